@@ -1,0 +1,65 @@
+"""Shared by all tests: no network, one thread, a toy codec that is a pure function of each frame."""
+
+import os
+
+os.environ.update(
+    {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+)
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from numpy.typing import NDArray
+
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=40)
+settings.load_profile("ci")
+
+
+class ToyCodec:
+    """Satisfies the codec contract without a model: a frame's codes are a hash of its samples."""
+
+    sampling_rate, frame_rate = 24_000, 50.0
+
+    def __init__(self, num_codebooks: int = 1, codebook_size: int = 64, fingerprint: str = "toy-codec-0001") -> None:
+        self.num_codebooks, self.codebook_size, self.fingerprint = num_codebooks, codebook_size, fingerprint
+        self.calls: list[int] = []  # batch sizes, for tests that count encoding
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.frame_rate * self.num_codebooks
+
+    def encode(self, waveforms: Sequence[NDArray[np.float32]]) -> list[NDArray[np.int64]]:
+        self.calls.append(len(waveforms))
+        return [self._encode_one(waveform) for waveform in waveforms]
+
+    def _encode_one(self, waveform: NDArray[np.float32]) -> NDArray[np.int64]:
+        hop = int(self.sampling_rate / self.frame_rate)
+        frames = np.pad(waveform, (0, -len(waveform) % hop)).reshape(-1, hop)
+        coarse = np.round(frames * 127).astype(np.int8)
+        hashes = [hashlib.sha256(frame.tobytes()).digest() for frame in coarse]
+        return np.array(
+            [[digest[k] % self.codebook_size for digest in hashes] for k in range(self.num_codebooks)], dtype=np.int64
+        ).reshape(self.num_codebooks, -1)
+
+    def decode(self, codes: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        hop = int(self.sampling_rate / self.frame_rate)
+        return [np.repeat(c[0] / self.codebook_size, hop).astype(np.float32) for c in codes]
+
+    def codebook_vectors(self) -> NDArray[np.float32]:
+        rng = np.random.default_rng(0)
+        return rng.standard_normal((self.num_codebooks * self.codebook_size, 8)).astype(np.float32)
+
+
+@pytest.fixture
+def toy_codec() -> ToyCodec:
+    """One codebook of 64 codes at 50 frames a second."""
+    return ToyCodec()
+
+
+@pytest.fixture
+def make_toy_codec() -> type[ToyCodec]:
+    """The class, for tests that need another size or fingerprint."""
+    return ToyCodec
