@@ -1,0 +1,102 @@
+"""True captions of scenes, in the spirit of the paper's Appendix C.2: speaker, acoustic environment, music, sound events.
+
+One to three plain sentences; the transcript of speech is quoted.
+"""
+
+from alm.data.demo.lexicon import ACCENTS
+from alm.data.demo.questions import NUMBERS
+from alm.data.demo.scenes import Facts, Scene
+
+EVENT_PHRASES = {
+    "doorbell": "a doorbell rings",
+    "siren": "a siren wails",
+    "dog": "a dog barks",
+    "bird": "a bird chirps",
+    "knocking": "someone knocks on a wooden door",
+    "glass": "a glass breaks",
+    "horn": "a car horn sounds",
+    "clapping": "people are clapping",
+    "telephone": "a telephone rings",
+    "alarm": "an electronic alarm beeps",
+    "footsteps": "footsteps pass",
+    "thunder": "thunder rolls",
+}
+TEXTURE_PHRASES = {
+    "rain": "rain falls",
+    "wind": "wind howls",
+    "engine": "an engine hums",
+    "fire": "a fire crackles",
+    "waves": "waves roll in",
+    "crickets": "crickets chirp",
+    "music": "soft organ music plays",
+}
+UNIT_PHRASES = {
+    "bark": "a dog bark",
+    "knock": "a knock on wood",
+    "honk": "a honk of a car horn",
+    "beep": "an electronic beep",
+    "drop": "a drop of water",
+}
+NOISE_PHRASES = {"white": "white noise", "pink": "pink noise", "low": "low-pitched noise"}
+TIMES = ("once", "twice", "three times", "four times")
+
+
+def _environment(facts: Facts, dry: str) -> str:
+    return "The room is reverberant." if facts["room"] else dry
+
+
+def _speaker(facts: Facts, index: int = 0) -> str:
+    who = facts["speakers"][index]
+    return f"{who['sex']} with {ACCENTS[who['accent']]} accent"
+
+
+def _speech(scene: Scene) -> str:
+    f = scene.facts
+    if scene.form == "conversation":
+        turns = [
+            f'{"the same" if k in f["turns"][:i] else "a"} {f["speakers"][k]["sex"]} says "{said}"'
+            for i, (k, said) in enumerate(zip(f["turns"], f["phrases"], strict=True))
+        ]
+        count = len(f["speakers"])
+        people = "One person speaks" if count == 1 else f"{NUMBERS[count - 1].capitalize()} people speak in turn"
+        return f"{people}: {', then '.join(turns)}. {_environment(f, 'The recording is clean.')}"
+    pace = {"slow": "slowly", "normal": "at a normal pace", "fast": "fast"}[f["rate"]]
+    spoken = f'A {_speaker(f)} says {pace}: "{f["text"]}"'
+    if scene.form == "background_sentence":
+        return f"{spoken} In the background {TEXTURE_PHRASES[f['background']]}."
+    if scene.form == "noisy_sentence":
+        return f"{spoken} The recording is full of {NOISE_PHRASES[f['noise']]}."
+    return f"{spoken} {_environment(f, 'The recording is clean, without background noise.')}"
+
+
+def _sound(scene: Scene) -> str:
+    f = scene.facts
+    behind = f"In the background {TEXTURE_PHRASES[f['background']]}." if "background" in f else ""
+    if scene.form == "event":
+        return f"{EVENT_PHRASES[f['event']].capitalize()}. {behind} No speech or music is present."
+    if scene.form == "counting":
+        return f"{UNIT_PHRASES[f['unit']].capitalize()} is heard {TIMES[f['count'] - 1]}. {behind}"
+    if scene.form == "order":
+        first, last = (EVENT_PHRASES[label] for label in f["events"])
+        return f"First {first}, then {last}. {_environment(f, 'There is no reverberation.')}"
+    change = {"rising": "rises in pitch", "falling": "falls in pitch", "steady": "stays at one pitch"}[f["direction"]]
+    return f"An electronic tone {change}. {behind}"
+
+
+def _music(scene: Scene) -> str:
+    f = scene.facts
+    player = f"{'an' if f['instrument'] == 'organ' else 'a'} {f['instrument']}"
+    room = _environment(f, "The recording is dry.")
+    if scene.form == "chord":
+        how = "its notes together" if f["texture"] == "together" else "its notes one after another"
+        return f"A {f['quality']} chord on {player}, {how}. {room}"
+    if scene.form == "notes":
+        return f"{NUMBERS[f['count'] - 1].capitalize()} separate notes are played on {player}. {room}"
+    move = {"rising": "A rising melody", "falling": "A falling melody", "steady": "A repeated note"}[f["direction"]]
+    drums = "with drums" if f["drums"] else "without drums"
+    return f"{move} played on {player} at a {f['tempo']} tempo, {drums}. {room}"
+
+
+def caption(scene: Scene) -> str:
+    """One to three true sentences about the clip."""
+    return {"speech": _speech, "sound": _sound, "music": _music}[scene.domain](scene).replace(".  ", ". ").strip()

@@ -1,0 +1,156 @@
+"""Music: eight instruments, drums, and the three forms of piece that the questions are about."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from alm.data.demo.effects import SAMPLING_RATE, Draws, Wave, band_noise, decay, fade, place, seconds, times
+from alm.data.demo.sounds import steady, tone
+
+
+def hertz(pitch: float) -> float:
+    """Frequency of a MIDI pitch (69 is 440 Hz); fractions are detuning."""
+    return 440.0 * 2 ** ((pitch - 69) / 12)
+
+
+def piano(d: Draws, pitch: float, length: float) -> Wave:
+    """Struck string: stretched partials, fast attack, long decay."""
+    f, n = hertz(pitch), seconds(length)
+    partials = {h * float(np.sqrt(1 + 4e-4 * h * h)): h**-1.3 for h in range(1, 8)}
+    return fade(
+        tone(steady(f, length), partials) * decay(n, 1.6, 0.003) + 0.1 * band_noise(d, n, 300, 2_000) * decay(n, 0.04),
+        0,
+        0.02,
+    )
+
+
+def organ(d: Draws, pitch: float, length: float) -> Wave:
+    """Pipes at octaves and fifths, constant loudness."""
+    return fade(tone(steady(hertz(pitch), length), {0.5: 0.5, 1: 1, 2: 0.8, 3: 0.5, 4: 0.6, 8: 0.4}), 0.02, 0.03)
+
+
+def guitar(d: Draws, pitch: float, length: float) -> Wave:
+    """Plucked string after Karplus and Strong (1983), one period of numpy at a time, then tuned by interpolation."""
+    frequency = hertz(pitch)
+    period = int(SAMPLING_RATE / frequency)
+    stretch = (SAMPLING_RATE / frequency) / (period + 0.5)  # the two-point average adds half a sample of delay
+    string = d.rng.uniform(-1, 1, period)
+    blocks = []
+    for _ in range(int(length * frequency) + 3):
+        string = 0.996 * 0.5 * (string + np.roll(string, 1))
+        blocks.append(string)
+    raw = np.concatenate(blocks)
+    return fade(np.interp(np.arange(seconds(length)) / stretch, np.arange(len(raw)), raw), 0, 0.02)
+
+
+def flute(d: Draws, pitch: float, length: float) -> Wave:
+    """Almost a sine with vibrato and breath."""
+    n, f = seconds(length), hertz(pitch)
+    vibrato = 1 + 0.008 * np.sin(2 * np.pi * d.uniform(4.5, 6) * times(n))
+    return fade(tone(f * vibrato, {1: 1, 2: 0.12}) + 0.12 * band_noise(d, n, f, 3 * f, 2), 0.05, 0.04)
+
+
+def violin(d: Draws, pitch: float, length: float) -> Wave:
+    """Bowed strings: two detuned sawtooths with slow attack and vibrato."""
+    n, f = seconds(length), hertz(pitch)
+    saw = {h: 1 / h for h in range(1, 13)}
+    vibrato = 1 + 0.006 * np.sin(2 * np.pi * d.uniform(5, 6.5) * times(n))
+    return fade(tone(f * vibrato, saw) + tone(steady(f * 1.006, length), saw), min(0.12, length / 3), 0.05)
+
+
+def bell(d: Draws, pitch: float, length: float) -> Wave:
+    """Tuned bar: the inharmonic partials of a glockenspiel, an octave up."""
+    n = seconds(length)
+    return fade(tone(steady(2 * hertz(pitch), length), {1: 1, 2.76: 0.6, 5.4: 0.3}) * decay(n, 1.1, 0.001), 0, 0.02)
+
+
+def trumpet(d: Draws, pitch: float, length: float) -> Wave:
+    """Brass: upper partials enter after the lower ones."""
+    n, f = seconds(length), hertz(pitch)
+    t = times(n)
+    bright = np.minimum(t / 0.06, 1)
+    wave = np.zeros(n)
+    for h in range(1, 13):
+        wave += np.sin(2 * np.pi * f * h * t) * bright ** (h / 3) * (1.2 if 3 <= h <= 6 else 0.7) / h**0.5
+    return fade(wave, 0.015, 0.04)
+
+
+def bass(d: Draws, pitch: float, length: float) -> Wave:
+    """Bass guitar, two octaves below the written pitch."""
+    n = seconds(length)
+    return fade(
+        tone(steady(hertz(pitch - 24), length), {1: 1, 2: 0.7, 3: 0.35, 4: 0.15}) * decay(n, 1.2, 0.005), 0, 0.02
+    )
+
+
+INSTRUMENTS: dict[str, Callable[[Draws, float, float], Wave]] = {
+    "piano": piano,
+    "organ": organ,
+    "guitar": guitar,
+    "flute": flute,
+    "violin": violin,
+    "bell": bell,
+    "trumpet": trumpet,
+    "bass": bass,
+}
+"""Label (one word, as answered) → a note of a MIDI pitch and a length in seconds."""
+
+CHORD_INSTRUMENTS = ("piano", "organ", "violin", "trumpet")
+"""Those that play the chord pieces: steady harmonic partials, so that the third is heard."""
+CHORD_ROOTS = (72, 74, 77, 79)
+"""C5, D5, F5, G5: there the two thirds differ by 31 Hz or more, which a 1,024-point spectrum at 24 kHz resolves."""
+THIRDS = {"major": 4, "minor": 3}
+BEATS = {"slow": (0.72, 0.85), "medium": (0.36, 0.42), "fast": (0.17, 0.2)}
+"""Tempo label → seconds per note."""
+
+
+def drum_track(d: Draws, samples: int, beat: float) -> Wave:
+    """Kick and snare in turn on the beat, hi-hat in between (at tempi where it fits)."""
+    n = seconds(0.16)
+    kick = tone(50 + 110 * np.exp(-35 * times(n)), {1: 1.0}) * decay(n, 0.2)
+    snare = band_noise(d, n, 1_200, 7_000, 2) * decay(n, 0.13, 0.001) * 0.5
+    hat = band_noise(d, seconds(0.05), 7_000, 11_500) * decay(seconds(0.05), 0.05, 0.001) * 0.3
+    half = beat / 2 if beat > 0.3 else beat
+    hits = [(beat * i, snare if i % 2 else kick) for i in range(int(samples / SAMPLING_RATE / beat))]
+    hats = [(half * i, hat) for i in range(int(samples / SAMPLING_RATE / half))]
+    return place(samples, hits + hats)
+
+
+def melody(d: Draws, instrument: str, tempo: str, direction: str, drums: bool, length: float) -> Wave:
+    """Notes on the beat of a tempo class that climb or fall 12 to 19 semitones in all, or stay on one pitch."""
+    beat = d.uniform(*BEATS[tempo])
+    count = max(3, int(length / beat))
+    span = {"rising": 1.0, "falling": -1.0, "steady": 0.0}[direction] * d.uniform(12, 19)
+    centre = 71 + d.uniform(-4, 4)
+    pitches = centre + np.round(span * (np.arange(count) / (count - 1) - 0.5))
+    play = INSTRUMENTS[instrument]
+    wave = place(
+        seconds(count * beat + 0.05), [(beat * i, play(d, float(p), 0.92 * beat)) for i, p in enumerate(pitches)]
+    )
+    wave /= np.abs(wave).max()
+    return wave + 0.9 * drum_track(d, len(wave), beat) if drums else wave
+
+
+def chord(d: Draws, instrument: str, quality: str, texture: str, root: int, length: float) -> Wave:
+    """A triad on `root`, its notes together (struck twice) or one after another (up and down)."""
+    play, detune = INSTRUMENTS[instrument], d.uniform(-0.15, 0.15)
+    triad = [root + detune + step for step in (0, THIRDS[quality], 7)]
+    if texture == "together":
+        half = length / 2
+        block = np.sum([play(d, pitch, 0.95 * half) for pitch in triad], axis=0)
+        return place(seconds(length), [(0.0, block), (half, block)])
+    step = length / 8
+    order = [0, 1, 2, 1, 0, 1, 2, 1]
+    return place(seconds(length), [(step * i, play(d, triad[k], 0.95 * step)) for i, k in enumerate(order)])
+
+
+def notes(d: Draws, instrument: str, count: int, length: float) -> Wave:
+    """`count` separate notes of one instrument, with a rest after each, in a clip of `length` seconds."""
+    gap = d.uniform(0.4, 0.5)
+    start = d.uniform(0.05, 0.15)
+    pitches = 72 + d.rng.choice([-7, -5, -3, 0, 2, 4, 7], size=count)
+    detune = d.uniform(-0.3, 0.3)
+    play = INSTRUMENTS[instrument]
+    return place(
+        seconds(length), [(start + gap * i, play(d, float(p) + detune, 0.6 * gap)) for i, p in enumerate(pitches)]
+    )

@@ -1,0 +1,172 @@
+"""Scenes to waveforms: one function per form. A waveform is a function of the seed and the scene alone."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from alm.data.demo import music
+from alm.data.demo.effects import (
+    SAMPLING_RATE,
+    Draws,
+    Wave,
+    active_rms,
+    band_noise,
+    mix_at,
+    place,
+    reverberate,
+    seconds,
+    set_level,
+    shaped_noise,
+)
+from alm.data.demo.lexicon import RATES, TURN_RATE
+from alm.data.demo.scenes import Scene
+from alm.data.demo.sounds import EVENTS, UNITS, sweep
+from alm.data.demo.speech import Speaker
+from alm.data.demo.textures import TEXTURES
+
+SHORTEST, LONGEST = 1.6, 3.0
+"""Seconds of a clip."""
+NOISES: dict[str, Callable[[Draws, int], Wave]] = {
+    "white": lambda d, n: d.noise(n),
+    "pink": lambda d, n: shaped_noise(d, n, lambda f: (f + 20) ** -0.5),
+    "low": lambda d, n: band_noise(d, n, 40, 900, 1),
+}
+
+
+def _in_clip(draws: Draws, wave: Wave, extra: float = 0.4) -> Wave:
+    """`wave` somewhere in a clip that is up to `extra` seconds longer, of at least the shortest and at most the longest length."""
+    length = len(wave) / SAMPLING_RATE
+    total = min(max(length + draws.uniform(0.1, extra), SHORTEST), LONGEST)
+    return place(seconds(total), [(draws.uniform(0.2, 0.8) * max(total - length, 0), wave)])
+
+
+def _say(draws: Draws, scene: Scene) -> Wave:
+    speaker, (low, high) = scene.facts["speakers"][0], RATES[scene.facts["rate"]]
+    with Speaker() as voice:
+        return voice.say(
+            scene.facts["text"],
+            f"{speaker['accent']}+{speaker['variant']}",
+            draws.uniform(low, high),
+            speaker["pitch"],
+            speaker["range"],
+        )
+
+
+def sentence(draws: Draws, scene: Scene) -> Wave:
+    """A sentence alone."""
+    return _in_clip(draws, _say(draws, scene))
+
+
+def background_sentence(draws: Draws, scene: Scene) -> Wave:
+    """A sentence 3 to 9 dB over its background."""
+    clip = _in_clip(draws, _say(draws, scene), 0.7)
+    label = scene.facts["background"]
+    if label == "music":
+        root = 60 + draws.uniform(-4, 4)
+        background = np.sum([music.organ(draws, root + step, len(clip) / SAMPLING_RATE) for step in (0, 4, 7)], axis=0)
+    else:
+        background = TEXTURES[label](draws, len(clip))
+    return mix_at(clip, background, draws.uniform(3, 9))
+
+
+def noisy_sentence(draws: Draws, scene: Scene) -> Wave:
+    """A sentence 2 to 8 dB over noise."""
+    clip = _in_clip(draws, _say(draws, scene))
+    return mix_at(clip, NOISES[scene.facts["noise"]](draws, len(clip)), draws.uniform(2, 8))
+
+
+def conversation(draws: Draws, scene: Scene) -> Wave:
+    """Turns at one level with short gaps."""
+    parts, now = [], 0.0
+    with Speaker() as voice:
+        for turn, phrase in zip(scene.facts["turns"], scene.facts["phrases"], strict=True):
+            who = scene.facts["speakers"][turn]
+            said = voice.say(
+                phrase, f"{who['accent']}+{who['variant']}", draws.uniform(*TURN_RATE), who["pitch"], who["range"]
+            )
+            parts.append((now, set_level(said, -20)))
+            now += len(said) / SAMPLING_RATE + draws.uniform(0.12, 0.25)
+    return _in_clip(draws, place(seconds(min(now, LONGEST)), parts), 0.3)
+
+
+def event(draws: Draws, scene: Scene) -> Wave:
+    """One event 12 to 18 dB over its texture."""
+    clip = _in_clip(draws, EVENTS[scene.facts["event"]](draws), 1.2)
+    return mix_at(clip, TEXTURES[scene.facts["background"]](draws, len(clip)), draws.uniform(12, 18))
+
+
+def counting(draws: Draws, scene: Scene) -> Wave:
+    """A unit repeated every 0.42 to 0.6 s, 18 to 24 dB over its texture."""
+    unit, gap = UNITS[scene.facts["unit"]], draws.uniform(0.45, 0.58)
+    parts = [(gap * i + draws.uniform(0, 0.03), unit(draws)) for i in range(scene.facts["count"])]
+    clip = _in_clip(draws, place(seconds(parts[-1][0]) + len(parts[-1][1]), parts), 0.9)
+    return mix_at(clip, TEXTURES[scene.facts["background"]](draws, len(clip)), draws.uniform(18, 24))
+
+
+def order(draws: Draws, scene: Scene) -> Wave:
+    """Two events at one level with a gap."""
+    first, second = (set_level(EVENTS[label](draws), -20) for label in scene.facts["events"])
+    start = len(first) / SAMPLING_RATE + draws.uniform(0.1, 0.3)
+    return _in_clip(draws, place(seconds(start) + len(second), [(0.0, first), (start, second)]), 0.3)
+
+
+def gliding(draws: Draws, scene: Scene) -> Wave:
+    """A sweep 10 to 16 dB over its texture."""
+    clip = _in_clip(draws, sweep(draws, scene.facts["direction"], draws.uniform(0.9, 1.6)), 0.8)
+    return mix_at(clip, TEXTURES[scene.facts["background"]](draws, len(clip)), draws.uniform(10, 16))
+
+
+def melody(draws: Draws, scene: Scene) -> Wave:
+    """A melody of 1.9 to 2.8 s."""
+    facts = scene.facts
+    return _in_clip(
+        draws,
+        music.melody(
+            draws, facts["instrument"], facts["tempo"], facts["direction"], facts["drums"], draws.uniform(2.2, 2.7)
+        ),
+        0.2,
+    )
+
+
+def chord(draws: Draws, scene: Scene) -> Wave:
+    """A triad of 1.8 to 2.4 s."""
+    facts = scene.facts
+    return _in_clip(
+        draws,
+        music.chord(
+            draws, facts["instrument"], facts["quality"], facts["texture"], facts["root"], draws.uniform(1.8, 2.4)
+        ),
+        0.2,
+    )
+
+
+def notes(draws: Draws, scene: Scene) -> Wave:
+    """Separate notes, and a rest whose length does not tell their number."""
+    played = music.notes(draws, scene.facts["instrument"], scene.facts["count"], LONGEST)
+    last = float(np.flatnonzero(np.abs(played) > 1e-3 * np.abs(played).max())[-1]) / SAMPLING_RATE
+    return played[: seconds(min(max(last + draws.uniform(0.1, 0.9), SHORTEST), LONGEST))]
+
+
+RENDERERS: dict[str, Callable[[Draws, Scene], Wave]] = {
+    "sentence": sentence,
+    "background_sentence": background_sentence,
+    "noisy_sentence": noisy_sentence,
+    "conversation": conversation,
+    "event": event,
+    "counting": counting,
+    "order": order,
+    "sweep": gliding,
+    "melody": melody,
+    "chord": chord,
+    "notes": notes,
+}
+
+
+def render(scene: Scene, seed: int) -> Wave:
+    """The clip of a scene `(S,)` at `SAMPLING_RATE`, 1.6 to 3.0 s, peak below 1, with a faint noise floor."""
+    draws = Draws(seed, scene.id, scene.split)
+    wave = RENDERERS[scene.form](draws, scene)
+    if scene.facts.get("room"):
+        wave = reverberate(draws, wave, draws.uniform(0.25, 0.6), draws.uniform(0.25, 0.5))
+    floor = draws.noise(len(wave)) * active_rms(wave) * 10 ** (-draws.uniform(45, 60) / 20)
+    return set_level(wave + floor, draws.uniform(-26, -18))

@@ -1,0 +1,103 @@
+"""MMAR: 1,000 multiple-choice questions over speech, sound, music and their mixtures.
+
+Two releases are read, told apart by content: `MMAR-meta.json` (a JSON list; what the Hub's `BoJack/MMAR` serves) and
+`MMAR-meta.jsonl` (JSON lines). Rows carry `id, audio_path, question, choices, answer, modality, category, sub-category, language`
+and more (https://github.com/ddlBoJack/MMAR).
+
+Texts are kept bit for bit, dirt included: empty choices, outer blanks, "(A) " prefixes. The official rule and the prompt want
+them so; `alm.scoring.choices` looks through the dirt where a choice has to be recognised.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alm.data.example import DataError
+from alm.data.json_rows import Row, json_rows, text_field
+
+HUB_ID, HUB_FILE, HUB_AUDIO = "BoJack/MMAR", "MMAR-meta.json", "mmar-audio.tar.gz"
+SUB_CATEGORY_KEYS = ("sub-category", "sub_category", "subcategory")
+
+
+@dataclass(frozen=True)
+class MmarItem:
+    """One question. `choices` and `answer` are the file's own texts; `language` is None where the clip has no speech."""
+
+    id: str
+    audio_path: str
+    question: str
+    choices: tuple[str, ...]
+    answer: str
+    modality: str
+    category: str
+    sub_category: str
+    language: str | None
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """The fields by which accuracy is broken down."""
+        return {"modality": self.modality, "category": self.category, "sub_category": self.sub_category}
+
+
+@dataclass(frozen=True)
+class MmarData:
+    """The questions in file order, and the SHA-256 of the file (releases differ in rows, so a result without it means little)."""
+
+    items: tuple[MmarItem, ...]
+    sha256: str
+
+
+def read(metadata: Path | str) -> MmarData:
+    """Read either release. Raises `DataError`, with file and row, for a missing field, a repeated id or no choices."""
+    path = Path(metadata)
+    items: dict[str, MmarItem] = {}
+    for number, row in json_rows(path):
+        item = _item(row, path, number)
+        if item.id in items:
+            raise DataError(f"{path}, row {number}: id {item.id!r} occurs twice; predictions could not be told apart")
+        items[item.id] = item
+    if not items:
+        raise DataError(f"{path}: no questions in it; a JSON list or JSON lines of MMAR rows expected")
+    return MmarData(tuple(items.values()), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def find_audio(item_path: str, folder: Path) -> Path:
+    """Where an item's clip lies: `folder/<file name>`, or `folder/<audio_path as written>` when only that one exists.
+
+    The data set's paths read `./audio/<id>.wav`, so `folder` may be its `audio/` or the folder above.
+    """
+    flat, nested = folder / Path(item_path).name, folder / item_path
+    return nested if nested.is_file() and not flat.is_file() else flat
+
+
+def _item(row: Row, path: Path, number: int) -> MmarItem:
+    def text(key: str) -> str:
+        return text_field(row, key, path, number)
+
+    sub_category = next((row[key] for key in SUB_CATEGORY_KEYS if row.get(key)), None)
+    language = row.get("language")
+    return MmarItem(
+        id=text("id"),
+        audio_path=text("audio_path"),
+        question=text("question"),
+        choices=_choices(row.get("choices"), path, number),
+        answer=text("answer"),
+        modality=str(row.get("modality") or "none"),
+        category=str(row.get("category") or "none"),
+        sub_category=str(sub_category or "none"),
+        language=None if language is None else str(language),
+    )
+
+
+def _choices(value: Any, path: Path, number: int) -> tuple[str, ...]:
+    """A list of texts, or the same list stored as JSON text (some mirrors do)."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, row {number}: 'choices' is text but not a JSON list ({error.msg})") from error
+    if not isinstance(value, list) or not value or not all(isinstance(choice, str) for choice in value):
+        raise DataError(f"{path}, row {number}: 'choices' must be a list of texts with at least one, got {value!r:.80}")
+    return tuple(value)

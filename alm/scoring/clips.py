@@ -1,0 +1,44 @@
+"""The clips of a benchmark, looked at before a model is loaded: what is missing or unreadable is known at once."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from alm.data.example import DataError
+from codec.audio import AudioError, read_header
+
+
+class Clips(NamedTuple):
+    """Seconds of each readable clip by question id, and what is wrong with the others."""
+
+    seconds: dict[str, float]
+    problems: dict[str, str]
+
+
+def inspect_clips(paths: Mapping[str, Path], max_missing: float) -> Clips:
+    """Look at every clip's header (milliseconds each), before any model is loaded.
+
+    Raises `DataError`, with the first problem, when more than the share `max_missing` of the clips is missing or unreadable.
+    """
+    seconds: dict[str, float] = {}
+    problems: dict[str, str] = {}
+    for item_id, path in tqdm(paths.items(), desc="looking at clips", unit="clip", leave=False):
+        try:
+            # NaN (a header without a length) would break the sort by length: such a clip goes last
+            seconds[item_id] = float(np.nan_to_num(read_header(path).seconds))
+        except AudioError as error:
+            problems[item_id] = str(error)
+    require_clips(problems, len(paths), max_missing)
+    return Clips(seconds, problems)
+
+
+def require_clips(problems: Mapping[str, str], total: int, max_missing: float) -> None:
+    """Raise `DataError` when more than the share `max_missing` of `total` clips has a problem."""
+    if len(problems) > max_missing * total:
+        raise DataError(
+            f"{len(problems)} of {total} clips are missing or unreadable, at most {max_missing:.0%} may be "
+            f"(first: {next(iter(problems.values()))}). Check --audio, or raise the limit with --max_missing."
+        )

@@ -1,0 +1,62 @@
+"""What multiple choice earns without listening: the controls that stand beside every accuracy.
+
+On MMAU's test-mini "always the first option" earns 39.5 %, more than several published models; an accuracy without its controls
+says little. Each control is a vector of expected item scores, so that it can be averaged over any group of items.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alm.scoring.choices import bare_choices, gold_indices
+
+
+class HasChoices(Protocol):
+    """What a control needs to know of a question."""
+
+    @property
+    def choices(self) -> Sequence[str]:
+        """The choices as the file gives them."""
+
+    @property
+    def answer(self) -> str:
+        """The gold text."""
+
+
+class ConstantPosition(NamedTuple):
+    """The best fixed position (from 1) over the whole benchmark, and what it earns item by item `(items,)`."""
+
+    position: int
+    scores: NDArray[np.float64]
+
+
+def chance(items: Sequence[HasChoices]) -> NDArray[np.float64]:
+    """`1 / number of choices` of every item, empty and repeated choices counted as the file lists them `(items,)`."""
+    return np.array([1 / len(item.choices) for item in items])
+
+
+def always(items: Sequence[HasChoices], position: int) -> NDArray[np.float64]:
+    """1 where the choice at `position` (from 1) is right, 0 where it is wrong or there is none `(items,)`."""
+    return np.array([float(position - 1 in gold_indices(item.answer, item.choices)) for item in items])
+
+
+def best_constant(items: Sequence[HasChoices]) -> ConstantPosition:
+    """The position that, always answered, earns most on these items; the earlier one in a tie."""
+    longest = max(len(item.choices) for item in items)
+    options = [ConstantPosition(position, always(items, position)) for position in range(1, longest + 1)]
+    return max(options, key=lambda option: option.scores.mean())
+
+
+def longest_choice(items: Sequence[HasChoices]) -> NDArray[np.float64]:
+    """Always answering the choice of most characters (outer blanks and option letters not counted) `(items,)`.
+
+    Where several are longest, the expected score of picking one of them at random: the share of them that is right.
+    """
+    scores = []
+    for item in items:
+        lengths = [len(choice.strip()) for choice in bare_choices(item.choices)]
+        longest = {index for index, length in enumerate(lengths) if length == max(lengths)}
+        scores.append(len(longest & gold_indices(item.answer, item.choices)) / len(longest))
+    return np.array(scores)

@@ -1,0 +1,58 @@
+"""Attention over packed documents without flash-attention: each document by itself, through PyTorch's own kernel.
+
+Transformers' `sdpa` builds a dense T × T mask for a packed row and computes all of it. Here every document is one causal call: the
+same numbers, quadratic in a document's length instead of the row's, on any device. Meant for training on packed rows only.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface, PreTrainedModel
+
+NAME = "sdpa_by_document"
+
+
+def attention_by_document(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention inside each document of one packed row; the signature is Transformers'.
+
+    `query` `(1, heads, T, D_head)`, `key` and `value` `(1, kv_heads, T, D_head)`; `cu_seq_lens_q` `(documents + 1,)` holds where documents
+    begin and, last, `T`, as TRL's collator gives it. Returns `(1, T, heads, D_head)`. Raises `ValueError` for any other input:
+    without boundaries documents would see each other, and a padded batch its padding.
+    """
+    if cu_seq_lens_q is None or query.shape[0] != 1 or attention_mask is not None or query.shape[2] != key.shape[2]:
+        raise ValueError(
+            f"{NAME} is for one packed row with document boundaries (cu_seq_lens_q); for anything else use "
+            'model.set_attn_implementation("sdpa")'
+        )
+    bounds: list[int] = cu_seq_lens_q.tolist()
+    parts = [
+        F.scaled_dot_product_attention(
+            query[:, :, start:end],
+            key[:, :, start:end],
+            value[:, :, start:end],
+            dropout_p=dropout,
+            is_causal=True,
+            scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        for start, end in pairwise(bounds)
+    ]
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+
+
+def use_attention_by_document(model: PreTrainedModel) -> None:
+    """Switch a model to it. Only in memory: a saved config does not name it."""
+    AttentionInterface.register(NAME, attention_by_document)
+    model.set_attn_implementation(NAME)

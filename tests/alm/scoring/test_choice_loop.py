@@ -1,0 +1,198 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alm.checkpoint import LoadedCheckpoint
+from alm.data.example import DataError
+from alm.data.mmar import MmarItem
+from alm.scoring.choice_loop import ChoiceLoop, LoopSettings
+from alm.scoring.clips import inspect_clips
+from alm.scoring.item_log import ItemLog, Row
+from alm.scoring.multiple_choice import Answers
+from alm.vocabulary import ContractError
+from codec.audio import write_audio
+
+SETTINGS = LoopSettings(max_new_tokens=6, batch_size=3)
+CHOICES = [("a dog", "a cat"), ("one", "two", "three violins", ""), ("rain", "a bell", "the rain", "a roof", "a dog")]
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> list[MmarItem]:
+    generator = np.random.default_rng(0)
+    found = []
+    for number in range(7):
+        path = tmp_path / f"{number}.wav"
+        write_audio(path, generator.uniform(-0.5, 0.5, 2_400 + 3_000 * (number % 4)).astype(np.float32), 24_000)
+        choices = CHOICES[number % 3]
+        found.append(
+            MmarItem(
+                f"i{number}", f"./audio/{number}.wav", "Which sound?", choices, choices[1], "sound", "c", "s", None
+            )
+        )
+    return found
+
+
+def paths(items: Sequence[MmarItem], folder: Path) -> dict[str, Path]:
+    return {item.id: folder / Path(item.audio_path).name for item in items}
+
+
+def run(
+    tiny: LoadedCheckpoint,
+    items: Sequence[MmarItem],
+    folder: Path,
+    settings: LoopSettings = SETTINGS,
+    log_name: str = "x.jsonl",
+    resume: bool = False,
+    max_missing: float = 0.0,
+) -> tuple[Answers, dict[str, Row], ChoiceLoop]:
+    loop = ChoiceLoop(tiny.model, tiny.processor, paths(items, folder), settings)
+    with ItemLog(folder / log_name, "k", resume, lambda row: row["missing"] is None) as log:
+        answers = loop.run(items, inspect_clips(paths(items, folder), max_missing), log, max_missing)
+    return answers, log.rows, loop
+
+
+def test_answers_and_controls_of_every_question(tiny: LoadedCheckpoint, items: list[MmarItem], tmp_path: Path) -> None:
+    answers, rows, _ = run(tiny, items, tmp_path)
+    assert answers.answers.keys() == answers.no_audio.keys() == {item.id for item in items}
+    for item in items:
+        heard, deaf = answers.answers[item.id], answers.no_audio[item.id]
+        assert (
+            heard.prediction is not None
+            and heard.generated is not None
+            and len(heard.loglikelihood or []) == len(item.choices)
+        )
+        assert heard.loglikelihood != deaf.loglikelihood  # the audio reaches the model
+        seconds = inspect_clips(paths([item], tmp_path), 0).seconds[item.id]
+        frames = int(np.ceil(seconds * tiny.processor.vocabulary.frame_rate))
+        assert heard.prompt_tokens == (deaf.prompt_tokens or 0) + frames + 2  # codes, start and end of audio
+        assert rows[item.id]["correct"].keys() == {"official", "option", "loglikelihood", "loglikelihood_mean"}
+    empty = answers.answers["i1"]
+    assert empty.loglikelihood is not None and empty.loglikelihood[3] is None and None not in empty.loglikelihood[:3]
+
+
+def test_each_clip_is_encoded_once(tiny: LoadedCheckpoint, items: list[MmarItem], tmp_path: Path) -> None:
+    run(tiny, items, tmp_path)
+    assert sum(tiny.processor.codec.calls) == len(items)
+    assert len(tiny.processor.codec.calls) == 3  # batches of 3, 3, 1
+
+
+def test_a_clip_that_many_questions_share_is_encoded_once(
+    tiny: LoadedCheckpoint, items: list[MmarItem], tmp_path: Path
+) -> None:
+    shared = [replace(items[number % 2], id=f"s{number}") for number in range(8)]
+    answers, _, _ = run(tiny, shared, tmp_path)
+    assert sum(tiny.processor.codec.calls) == 2
+    assert answers.answers["s0"].loglikelihood == pytest.approx(answers.answers["s6"].loglikelihood, abs=1e-5)
+
+
+def test_batch_size_does_not_change_answers(tiny: LoadedCheckpoint, items: list[MmarItem], tmp_path: Path) -> None:
+    single, _, _ = run(tiny, items, tmp_path, LoopSettings(max_new_tokens=6, batch_size=1), "one.jsonl")
+    batched, _, _ = run(tiny, items, tmp_path, LoopSettings(max_new_tokens=6, batch_size=7), "seven.jsonl")
+    for alone, together in ((single.answers, batched.answers), (single.no_audio, batched.no_audio)):
+        for name, answer in alone.items():
+            assert (answer.generated, answer.stopped) == (together[name].generated, together[name].stopped)
+            assert np.allclose(_numbers(answer.loglikelihood), _numbers(together[name].loglikelihood), atol=1e-5)
+
+
+def _numbers(values: list[float | None] | None) -> list[float]:
+    return [value for value in values or [] if value is not None]
+
+
+def test_the_control_is_the_same_question_without_audio(
+    tiny: LoadedCheckpoint, items: list[MmarItem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[dict]] = []
+    encode = tiny.processor.encode_messages
+    monkeypatch.setattr(tiny.processor, "encode_messages", lambda m, **k: (asked.append(m), encode(m, **k))[1])
+    run(tiny, items[:1], tmp_path)
+    heard, deaf = (message[0]["content"] for message in asked)
+    assert [part["type"] for part in heard] == ["audio", "text"]
+    assert deaf == heard[1:]
+
+
+def test_a_run_stopped_anywhere_resumes_to_the_same_rows(
+    tiny: LoadedCheckpoint, items: list[MmarItem], tmp_path: Path
+) -> None:
+    _, whole, _ = run(tiny, items, tmp_path, log_name="whole.jsonl")
+    lines = (tmp_path / "whole.jsonl").read_bytes().split(b"\n")
+    for kept in (0, 2, 3, 5, 7):  # also inside a batch
+        torn = b"".join(line + b"\n" for line in lines[:kept]) + (lines[kept][:20] if kept < 7 else b"")
+        (tmp_path / "torn.jsonl").write_bytes(torn)
+        before = sum(tiny.processor.codec.calls)
+        _, rows, _ = run(tiny, items, tmp_path, log_name="torn.jsonl", resume=True)
+        assert rows == whole  # to the last bit of every log-probability
+        assert sum(tiny.processor.codec.calls) - before == {0: 7, 2: 7, 3: 4, 5: 4, 7: 0}[kept]
+
+
+def test_clips_that_cannot_be_decoded_are_wrong_listed_and_retried(
+    tiny: LoadedCheckpoint, items: list[MmarItem], tmp_path: Path
+) -> None:
+    whole, _, _ = run(tiny, items, tmp_path, log_name="whole.jsonl")
+    sound = (tmp_path / "3.wav").read_bytes()
+    (tmp_path / "3.wav").write_bytes(sound[: len(sound) // 2])  # the header reads well
+    (tmp_path / "5.wav").write_text("not audio")
+    (tmp_path / "6.wav").unlink()
+    answers, rows, loop = run(tiny, items, tmp_path, max_missing=0.5)
+    assert loop.problems.keys() == {"i3", "i5", "i6"}
+    assert "cut short" in rows["i3"]["missing"]
+    assert answers.answers.keys() == {"i0", "i1", "i2", "i4"}
+    for name, answer in answers.answers.items():
+        assert answer.generated == whole.answers[name].generated
+    assert answers.no_audio.keys() == whole.no_audio.keys()  # their controls are asked all the same
+    assert not any(rows["i3"]["correct"].values())
+    (tmp_path / "3.wav").write_bytes(sound)
+    answers, _, loop = run(tiny, items, tmp_path, max_missing=0.5, resume=True)
+    assert loop.problems.keys() == {"i5", "i6"} and "i3" in answers.answers
+
+
+def test_too_many_bad_clips_stop_the_run(tiny: LoadedCheckpoint, items: list[MmarItem], tmp_path: Path) -> None:
+    for number in (0, 3):
+        data = (tmp_path / f"{number}.wav").read_bytes()
+        (tmp_path / f"{number}.wav").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"2 of 7 clips.*at most 20%.*cut short"):
+        run(tiny, items, tmp_path, LoopSettings(max_new_tokens=2, batch_size=1), max_missing=0.2)
+    assert (tmp_path / "x.jsonl").read_text().count("\n") >= 1  # what was answered is kept
+    for number in range(3):
+        (tmp_path / f"{number}.wav").unlink()
+    with pytest.raises(DataError, match="3 of 7 clips"):
+        inspect_clips(paths(items, tmp_path), 0.2)
+
+
+def test_a_question_too_long_for_the_model_is_listed_and_not_cut(
+    tiny: LoadedCheckpoint, items: list[MmarItem], tmp_path: Path
+) -> None:
+    write_audio(tmp_path / "0.wav", np.zeros(24_000 * 30, dtype=np.float32), 24_000)
+    answers, _, loop = run(tiny, items, tmp_path, max_missing=0.2)
+    assert "i0" not in answers.answers and "tokens" in loop.problems["i0"]
+
+
+def test_parts_can_be_switched_off(tiny: LoadedCheckpoint, items: list[MmarItem], tmp_path: Path) -> None:
+    answers, _, _ = run(tiny, items, tmp_path, LoopSettings(generation=False, control=False), "a.jsonl")
+    assert answers.no_audio == {} and all(a.prediction is None and a.loglikelihood for a in answers.answers.values())
+    answers, _, _ = run(tiny, items, tmp_path, LoopSettings(loglikelihood=False, max_new_tokens=2), "b.jsonl")
+    assert all(a.prediction is not None and a.loglikelihood is None for a in answers.answers.values())
+    assert LoopSettings(loglikelihood=False).scores() == ["official", "option"]
+    assert "--no_generation" in LoopSettings(generation=False).unavailable()["official"]
+
+
+def test_another_prompt_in_training_than_in_generation_is_an_error(
+    tiny: LoadedCheckpoint, items: list[MmarItem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = tiny.processor.encode_messages
+    monkeypatch.setattr(tiny.processor, "encode_messages", lambda m, **k: [*encode(m, **k), 5])
+    with pytest.raises(ContractError, match="another prompt for training"):
+        run(tiny, items, tmp_path)
+
+
+def test_errors_of_our_own_are_not_taken_for_bad_clips(
+    tiny: LoadedCheckpoint, items: list[MmarItem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(tiny.processor, "encode_audio", broken)
+    with pytest.raises(KeyError, match="a bug"):
+        run(tiny, items, tmp_path)

@@ -1,0 +1,284 @@
+"""The command that the reader types, on a tiny random model with a real (random) codec."""
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from alm.checkpoint import grow_vocabulary, save_checkpoint
+from alm.processing import AudioLanguageProcessor
+from alm.tokenizer import train_tokenizer
+from codec import EntangleCodec, EntangleCodecConfig, EntangleCodecModel
+from codec.audio import write_audio
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "eval" / "mmar.py"
+REAL = Path(os.environ.get("MMAR_METADATA", "MMAR-meta.jsonl"))
+"""The released file, which is not ours to ship: `MMAR_METADATA=path/to/MMAR-meta.jsonl pytest tests/eval/test_mmar.py`."""
+CHOICES = [["a dog", "a cat", "a bell"], ["one", "two"], ["rain", "the sea", "a roof", "wind"]]
+
+
+@pytest.fixture(scope="module")
+def main() -> Callable[[list[str]], None]:
+    return runpy.run_path(str(SCRIPT))["main"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = EntangleCodecConfig(
+        **small,
+        **{f"decoder_{name}": value for name, value in small.items()},
+        **{f"text_{name}": value for name, value in small.items()},
+        codebook_size=32,
+        projection_size=8,
+        text_vocab_size=64,
+        conditioning="add",
+    )
+    codec = EntangleCodec(EntangleCodecModel(config))
+    codec.save_pretrained(folder / "codec")
+    tokenizer = train_tokenizer(["Which sound is heard? a dog, a cat, a bell, rain"] * 4, 320)
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            initializer_range=0.5,
+            tie_word_embeddings=True,
+        )
+    )
+    vocabulary = grow_vocabulary(model, tokenizer, codec, initialisation="gaussian")
+    processor = AudioLanguageProcessor(tokenizer, vocabulary, codec_reference=str(folder / "codec"))
+    save_checkpoint(model, processor, folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> Path:
+    """Ten questions in MMAR's form, with clips of differing lengths."""
+    generator, rows = np.random.default_rng(0), []
+    for number in range(10):
+        seconds = 0.2 + 0.1 * (number % 4)
+        write_audio(tmp_path / "audio" / f"q{number}.wav", generator.normal(0, 0.1, int(24_000 * seconds)), 24_000)
+        choices = CHOICES[number % 3]
+        rows.append(
+            {
+                "id": f"q{number}",
+                "audio_path": f"./audio/q{number}.wav",
+                "question": "Which sound is heard?",
+                "choices": choices,
+                "answer": choices[number % len(choices)],
+                "modality": ["sound", "speech"][number % 2],
+                "category": "Perception Layer",
+                "sub-category": "Counting",
+                "language": None,
+            }
+        )
+    path = tmp_path / "MMAR-meta.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def flags(checkpoint: Path, benchmark: Path, output: Path, *more: str) -> list[str]:
+    given = ["--model", checkpoint, "--data", benchmark, "--output", output, "--max_new_tokens", 6, "--batch_size", 2]
+    return [str(flag) for flag in (*given, *more)]
+
+
+def test_a_model_is_scored_and_the_table_printed(
+    main: Callable, checkpoint: Path, benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "runs" / "mmar.json"
+    main(flags(checkpoint, benchmark, output, "--system", "tiny"))
+    table = capsys.readouterr().out
+    result = read(output)
+    assert result["benchmark"] == "MMAR" and result["system"] == "tiny"
+    assert list(result["scores"]) == ["official", "option", "loglikelihood", "loglikelihood_mean"]
+    wanted = {"chance", "constant_position", "longest_choice", "no_audio_official", "no_audio_loglikelihood"}
+    assert wanted <= result["controls"].keys()
+    assert list(result["groups"]) == ["modality", "category", "sub_category"]
+    assert result["counts"]["missing"] == 0 and {"unparsed", "stopped"} <= result["counts"].keys()
+    assert {"weights", "vocabulary", "data_sha256", "prompt_id", "decoding", "code", "commit", "command"} <= result[
+        "manifest"
+    ].keys()
+    rows = [json.loads(line) for line in (output.parent / result["items"]).read_text(encoding="utf-8").splitlines()]
+    assert {row["id"] for row in rows} == {f"q{number}" for number in range(10)}
+    assert max(len(line) for line in table.splitlines() if not line.startswith("result:")) <= 100
+    assert "no audio" in table and "sub_category" in table
+
+    # its own per-item file is a predictions file, and scores the same
+    main(
+        [
+            "--predictions",
+            str(output.parent / result["items"]),
+            "--data",
+            str(benchmark),
+            "--output",
+            str(tmp_path / "p.json"),
+        ]
+    )
+    again = read(tmp_path / "p.json")
+    assert {name: again["scores"][name] for name in ("official", "option")} == {
+        name: result["scores"][name] for name in ("official", "option")
+    }
+
+
+def test_limit_and_switches(main: Callable, checkpoint: Path, benchmark: Path, tmp_path: Path) -> None:
+    output = tmp_path / "few.json"
+    main(flags(checkpoint, benchmark, output, "--limit", "3", "--no_generation", "--no_control"))
+    result = read(output)
+    assert list(result["scores"]) == ["loglikelihood", "loglikelihood_mean"]
+    assert result["counts"]["items"] == 3 and "official" in result["unavailable"]
+    assert not any(name.startswith("no_audio") for name in result["controls"])
+
+
+def test_missing_audio_counts_as_wrong_up_to_the_limit(
+    main: Callable, checkpoint: Path, benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "audio" / "q4.wav").unlink()
+    output = tmp_path / "m.json"
+    main(flags(checkpoint, benchmark, output, "--no_generation"))
+    assert read(output)["counts"]["missing"] == 1 and read(output)["scores"]["loglikelihood"]["n"] == 10
+    assert "q4.wav" in capsys.readouterr().err
+    (tmp_path / "audio" / "q5.wav").write_text("text named .wav")
+    with pytest.raises(ValueError, match=r"2 of 10 clips are missing or unreadable"):
+        main(flags(checkpoint, benchmark, output))
+
+
+def test_stored_answers(main: Callable, benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [json.loads(line) for line in benchmark.read_text().splitlines()]
+    answers = tmp_path / "somebody.json"
+    answers.write_text(
+        json.dumps([{"id": r["id"], "model_output": r["answer"]} for r in rows[1:]] + [{"id": "?", "prediction": "x"}])
+    )
+    main(["--predictions", str(answers), "--data", str(benchmark), "--output", str(tmp_path / "s.json")])
+    result = read(tmp_path / "s.json")
+    assert result["system"] == "somebody" and result["scores"]["official"]["value"] == 0.9
+    assert (result["counts"]["missing"], result["counts"]["unknown_ids"]) == (1, 1)
+    assert "1 missing" in capsys.readouterr().out
+    answers.write_text(json.dumps([{"id": "?", "prediction": "x"}]))
+    with pytest.raises(ValueError, match="none of its 1 answers belongs"):
+        main(["--predictions", str(answers), "--data", str(benchmark), "--output", str(tmp_path / "s.json")])
+
+
+def test_stored_answers_never_replace_rows_of_another_run(main: Callable, benchmark: Path, tmp_path: Path) -> None:
+    items = tmp_path / "qwen3-0.6b.items.jsonl"
+    items.write_text(json.dumps({"id": "q1", "prediction": "a dog"}) + "\n")
+    scoring = ["--predictions", str(items), "--data", str(benchmark), "--output"]
+    with pytest.raises(ValueError, match="choose another --output"):
+        main([*scoring, str(tmp_path / "qwen3-0.6b")])
+    main([*scoring, str(tmp_path / "other.json")])
+    before = (tmp_path / "other.items.jsonl").read_bytes()
+    main([*scoring, str(tmp_path / "other.json")])
+    assert (tmp_path / "other.items.jsonl.old").read_bytes() == before
+
+
+def test_dry_run_needs_neither_model_nor_audio(
+    main: Callable, benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(flags(tmp_path / "nowhere", benchmark, tmp_path / "x.json", "--dry_run"))
+    out = capsys.readouterr().out
+    assert "10 questions, 10 of 10 clips found" in out and "Select one option from the provided choices:" in out
+    assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [[], ["--model", "x", "--predictions", "y"], ["--model", "x", "--limit", "0"], ["--model", "x", "--modle", "y"]],
+)
+def test_wrong_flags_end_with_usage(main: Callable, wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(wrong)
+    assert caught.value.code == 2 and "error" in capsys.readouterr().err
+
+
+def test_without_data_the_way_to_get_it_is_told(
+    main: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a, **k: None)
+    with pytest.raises(ValueError, match="hf download BoJack/MMAR"):
+        main(["--predictions", str(tmp_path / "p.json")])
+
+
+@pytest.mark.slow
+def test_killed_at_any_time_a_run_resumes_to_the_same_scores(
+    main: Callable, checkpoint: Path, benchmark: Path, tmp_path: Path
+) -> None:
+    main(flags(checkpoint, benchmark, tmp_path / "whole.json"))
+    output = tmp_path / "killed.json"
+    command = [sys.executable, str(SCRIPT), *flags(checkpoint, benchmark, output, "--resume")]
+    items = output.with_suffix(".items.jsonl")
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (items.exists() and items.read_bytes().count(b"\n") >= 3):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and not output.exists()
+    kept = items.read_bytes()
+    assert 3 <= kept.count(b"\n") < 10
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert items.read_bytes().startswith(kept[: kept.rindex(b"\n") + 1])  # taken over, not computed again
+    whole, resumed = read(tmp_path / "whole.json"), read(output)
+    for part in ("scores", "groups", "controls", "counts"):
+        assert whole[part] == resumed[part]
+
+
+@pytest.mark.slow
+def test_help_is_quick_and_errors_are_one_line() -> None:
+    start = os.times()
+    done = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, check=True)
+    spent = os.times()
+    assert "--predictions" in done.stdout
+    assert spent.children_user - start.children_user < 2.5  # seconds of CPU: the clock depends on who else is running
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--predictions", "p", "--data", "none.json"], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr.startswith("error: none.json") and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="set MMAR_METADATA to the released MMAR-meta.jsonl")
+@pytest.mark.parametrize(
+    ("form", "right"),
+    [("{text}", 1000), ("", 0), ("({letter}) {text}", 985), ("{letter}. {text}", 985), ("The answer is {text}.", 910),
+     ("<answer>{text}</answer>", 996), ("{letter}", 0), ("{next}", 10), ("({other}) {text}", 981), ("{all}", 12)],
+)  # fmt: skip
+def test_official_counts_on_the_real_file(main: Callable, tmp_path: Path, form: str, right: int) -> None:
+    rows = [json.loads(line) for line in REAL.read_text(encoding="utf-8").split("\n") if line]
+    said = []
+    for row in rows:
+        gold, count = row["choices"].index(row["answer"]), len(row["choices"])
+        other = (gold + 1) % count
+        values = {
+            "text": row["answer"],
+            "letter": "ABCDEF"[gold],
+            "other": "ABCDEF"[other],
+            "next": row["choices"][other],
+        }
+        said.append({"id": row["id"], "prediction": form.format(**values, all=" ".join(row["choices"]))})
+    (tmp_path / "p.json").write_text(json.dumps(said))
+    main(["--predictions", str(tmp_path / "p.json"), "--data", str(REAL), "--output", str(tmp_path / "r.json")])
+    result = read(tmp_path / "r.json")
+    assert round(1000 * result["scores"]["official"]["value"]) == right
+    controls = {name: round(1000 * score["value"]) for name, score in result["controls"].items()}
+    assert (controls["chance"], controls["constant_position"]) == (293, 302) and result["manifest"][
+        "constant_position"
+    ] == 2
