@@ -6,7 +6,7 @@ Text is tokenised, audio is spliced in as ids (never through text), and what use
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
@@ -20,12 +20,6 @@ from codec.base import Codec, Codes, Waveform
 from codec.zoo import load_codec
 
 CODEC_FOLDER = "codec"
-
-
-@runtime_checkable
-class _Saveable(Protocol):
-    def save_pretrained(self, path: str | Path) -> None:
-        """Write everything that `codec.zoo.load_codec` needs."""
 
 
 class LengthError(ValueError):
@@ -250,8 +244,8 @@ class AudioLanguageProcessor(ProcessorMixin):
         """Write tokenizer, template, contract, and the codec as `codec/` (as its Hub id where it has no `save_pretrained`)."""
         source = self.codec_reference
         target = Path(save_directory) / CODEC_FOLDER
-        if isinstance(self._codec, _Saveable):
-            self._codec.save_pretrained(target)
+        if (save_codec := getattr(self._codec, "save_pretrained", None)) is not None:
+            save_codec(target)
             self.codec_reference = CODEC_FOLDER
         elif source is not None and Path(source).is_dir():
             if target.resolve() != Path(source).resolve():

@@ -9,11 +9,10 @@ Any subset of the data sets will do; --model is the output of recipes/extend_voc
 An interrupted run goes on from its last checkpoint when the same command is given again. OUTPUT_DIR ends as a complete checkpoint.
 """
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +21,7 @@ from alm.arguments import parse_with_trainer_arguments, run_main
 
 if TYPE_CHECKING:
     from alm.data.example import Example, ReadReport
-    from alm.data.sequences import SequenceBuilder, SequenceReport
-
-MANIFEST = "manifest.json"
+    from alm.data.sequences import SequenceReport
 
 
 @dataclass
@@ -43,7 +40,9 @@ class UnderstandingArguments:
     max_length: int = field(default=2048, metadata={"help": "tokens of a packed row, and most of one conversation"})
     questions_per_conversation: int = field(
         default=1,
-        metadata={"help": "most questions about a clip behind one copy of its audio; 1: each with its own, as the paper"},
+        metadata={
+            "help": "most questions about a clip behind one copy of its audio; 1: each with its own, as the paper"
+        },
     )
     too_long: str = field(
         default="error",
@@ -55,7 +54,7 @@ class UnderstandingArguments:
     )
     seed: int = field(default=42, metadata={"help": "seed of the order of data"})
     resume_from_checkpoint: str = field(
-        default="auto", metadata={"help": "auto (the last checkpoint of OUTPUT_DIR if there is one), none, or a folder"}
+        default="auto", metadata={"help": "auto (the last checkpoint of OUTPUT_DIR if there is one), true, or a folder"}
     )
     overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
     preview: int = field(default=0, metadata={"help": "print so many sequences, ⟦labelled parts⟧ marked, and exit"})
@@ -98,41 +97,120 @@ def main(argv: list[str] | None = None) -> None:
     from datasets import Dataset
 
     from alm.checkpoint import load_checkpoint
-    from alm.data.sequences import SequenceBuilder, SequenceReport
+    from alm.data.sequences import SequenceBuilder, SequenceReport, preview, write_sequences
     from alm.data.tokens import TokenStore
+    from alm.training import run
     from alm.training.sft import build_trainer, save_final
 
-    output = Path(args.output_dir)
-    looking = bool(args.dry_run or args.preview)
-    checkpoint = None if looking else starting_point(args, training)
-    model, processor = load_checkpoint(args.model, dtype=torch.float32, check_codec=False)
+    output, looking = Path(args.output_dir), args.dry_run or args.preview > 0
+    ranks = training.distributed_state
+    if args.overwrite_output and not looking and ranks.is_main_process:
+        run.clear(output)
+    ranks.wait_for_everyone()
+    checkpoint = None if looking else run.starting_point(output, args.resume_from_checkpoint)
+    complete = run.is_complete(checkpoint, training.max_steps)
+    start = checkpoint if checkpoint and complete else args.model
+    model, processor = load_checkpoint(start, dtype=torch.float32, check_codec=False)
+    store = TokenStore.open(args.tokens)
     builder = SequenceBuilder(
-        processor,
-        TokenStore.open(args.tokens),
-        min(args.max_length, processor.max_length or args.max_length),
-        args.questions_per_conversation,
-        args.too_long,
-        args.seed,
-        args.max_missing,
+        processor=processor,
+        store=store,
+        max_length=args.max_length,
+        questions_per_conversation=args.questions_per_conversation,
+        too_long=args.too_long,
+        seed=args.seed,
+        max_missing=args.max_missing,
     )
-    if args.preview:
-        print_preview(args, builder)
-        return
-    sequences, counts = output / "sequences" / "sequences.arrow", output / "sequences" / "counts.json"
-    if training.process_index == 0:
-        read, made = [], SequenceReport()
-        rows = builder.build(examples(args, read), made)
-        if looking:
-            made.rows = sum(1 for _ in rows)
-        else:
-            build(rows, sequences, counts, made, checkpoint)
-        print_plan(args, training, model, read, made)
+    read: list[ReadReport] = []
+    report = SequenceReport()
+    rows = builder.build(examples(args, read), report)
     if looking:
+        for row in islice(rows, args.preview or None):
+            if args.preview:
+                print(preview(row, processor), end="\n\n")
+        if not args.preview:
+            print(plan(args, training, model, read, report))
         return
-    training.distributed_state.wait_for_everyone()
 
-    trainer = build_trainer(model, processor, Dataset.from_file(str(sequences)), training, args.attention)
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+    data = output / run.SEQUENCES / "sequences.arrow"
+    if ranks.is_main_process:
+        digest = write_sequences(rows, data)
+        run.require_same_data(data.with_suffix(".json"), digest, going_on=checkpoint is not None)
+        print(plan(args, training, model, read, report))
+        print(f"going on from {checkpoint}" if checkpoint else "starting from the first step")
+    ranks.wait_for_everyone()
+    trainer = build_trainer(model, processor, Dataset.from_file(str(data)), training, args.attention)
+    metrics = {} if complete else trainer.train(resume_from_checkpoint=checkpoint).metrics
     save_final(trainer, processor)
-    if trainer.is_world_process_zero():
-        finish(output, args, training, builder, json.loads(counts.read_text()), result.metrics)
+    if ranks.is_main_process:
+        parts = {
+            "recipe": Path(__file__).name,
+            "model": args.model,
+            "vocabulary": processor.vocabulary.hash,
+            "token_store": {"path": args.tokens, **store.contract},
+            "arguments": asdict(args),
+            "files": {path: run.file_digest(path) for path in args.files().values()},
+            "read": [vars(one) for one in read],
+            "sequences": vars(report),
+            "training": {"packed_rows": len(trainer.train_dataset), **metrics},
+        }
+        run.write_manifest(output, parts, sys.argv)
+        shutil.rmtree(output / run.SEQUENCES)
+        print(f"saved to {output}")
+
+
+def examples(args: UnderstandingArguments, reports: "list[ReadReport]") -> "Iterator[Example]":
+    """All examples of the data sets given, with progress; what was dropped is in `reports`."""
+    from tqdm import tqdm
+
+    from alm.data import clothoaqa, compa_r, musicqa
+    from alm.data.example import ReadReport
+
+    for name, reader in (("musicqa", musicqa.read), ("clothoaqa", clothoaqa.read), ("compa_r", compa_r.read)):
+        if getattr(args, name) is not None:
+            reports.append(ReadReport(name))
+            found = reader(getattr(args, name), getattr(args, f"{name}_audio"), reports[-1], args.max_missing)
+            yield from tqdm(found, desc=f"reading {name}", unit=" examples")
+
+
+def plan(
+    args: UnderstandingArguments, training: Any, model: Any, read: "list[ReadReport]", report: "SequenceReport"
+) -> str:
+    """What a run does, in words."""
+    from alm.training.memory import estimate_memory
+
+    parameters = sum(p.numel() for p in model.parameters())
+    rows_per_step = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
+    tokens = report.tokens
+    passes = training.max_steps * rows_per_step * args.max_length / max(tokens, 1)
+    if training.max_steps > 0:
+        length = f"{training.max_steps:,} steps, about {passes:.1f} passes"
+    else:
+        length = f"{training.num_train_epochs:g} passes"
+    row = training.per_device_train_batch_size * args.max_length
+    memory = estimate_memory(
+        model.config,
+        parameters,
+        row,
+        labelled=round(row * report.labelled / max(tokens, 1)),
+        half_precision=bool(training.bf16 or training.fp16),
+        gradient_checkpointing=training.gradient_checkpointing,
+    )
+    lines = [f"model          {args.model}, {parameters:,} parameters, {model.config.vocab_size:,} rows"]
+    for one in read:
+        lost = ", ".join(f"{count:,} {reason}" for reason, count in one.dropped.items()) or "none"
+        lines.append(f"{one.source:<14} {one.rows:,} rows, {one.examples:,} examples; dropped: {lost}")
+    gone = f"{report.too_long.total():,} too long, {report.without_tokens.total():,} without tokens"
+    precision = "bfloat16" if training.bf16 else "float16" if training.fp16 else "float32"
+    lines += [
+        f"sequences      {report.sequences.total():,} of {report.examples.total():,} examples; {gone}",
+        f"tokens         {tokens:,}, {report.labelled:,} labelled; longest sequence {report.longest:,} of {args.max_length:,}",
+        f"training       {length}; {rows_per_step} rows × {args.max_length:,} tokens a step",
+        f"precision      {precision} on {training.world_size} × {training.device}",
+        f"memory         about {memory} per device, weights unsharded",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_main(main)

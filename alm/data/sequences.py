@@ -1,5 +1,6 @@
 """Examples and a token store → token sequences with labels, ready to be packed."""
 
+import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -174,8 +175,11 @@ def require_store(vocabulary: AudioVocabulary, store: TokenStore) -> None:
             )
 
 
-def write_sequences(rows: Iterable[TokenSequence], path: Path) -> None:
-    """Write sequences as one Arrow stream that `datasets.Dataset.from_file` maps into memory; whole or not at all."""
+def write_sequences(rows: Iterable[TokenSequence], path: Path) -> str:
+    """Write sequences as one Arrow stream that `datasets.Dataset.from_file` maps into memory, whole or not at all.
+
+    Returns a digest of them (SHA-256, 16 hexadecimal digits).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     waiting = iter(rows)
@@ -183,7 +187,10 @@ def write_sequences(rows: Iterable[TokenSequence], path: Path) -> None:
         while block := list(islice(waiting, _ROWS_PER_BATCH)):
             columns = [[row.input_ids for row in block], [row.labels for row in block], [row.source for row in block]]
             writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
+    with partial.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     partial.replace(path)
+    return found
 
 
 def preview(row: TokenSequence, processor: AudioLanguageProcessor) -> str:

@@ -99,7 +99,9 @@ def locked(run: Run) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise DataError(f"{folder}: another process is building this store; wait until it ends, or end it") from None
+        raise DataError(
+            f"{folder}: another process is building this store (perhaps one whose launcher was killed); wait for it, or end it"
+        ) from None
     finally:
         os.close(lock)
 

@@ -6,7 +6,7 @@ import importlib.util
 import platform
 import shlex
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGES = ("entangle-alm", "torch", "transformers", "tokenizers", "numpy", "soundfile", "soxr")
+CODE = ("alm", "alm/data", "alm/scoring", "codec", "codec/baselines")
 
 
 def resume_key(**parts: Any) -> str:
@@ -44,11 +45,13 @@ def weights_digest(model: "torch.nn.Module") -> str:
 
 
 def code_version() -> str:
-    """16 hexadecimal digits over the source files of `alm` and `codec`: also uncommitted edits are another version."""
+    """16 hexadecimal digits over the source files that a row may depend on: uncommitted edits are another version, too.
+
+    `codec`, and of `alm` what evaluation runs: working on a training module does not make a half-finished run start again.
+    """
     total = hashlib.sha256()
-    for package in ("alm", "codec"):
-        for path in _sources(package):
-            total.update(path.name.encode() + path.read_bytes())
+    for path in sorted(path for folder in CODE for path in _folder(folder).glob("*.py")):
+        total.update(path.name.encode() + path.read_bytes())
     return total.hexdigest()[:16]
 
 
@@ -63,10 +66,12 @@ def environment(command: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _sources(package: str) -> Iterable[Path]:
-    spec = importlib.util.find_spec(package)  # finds without importing: scoring stored answers must not load torch
-    folders = spec.submodule_search_locations if spec else None
-    return sorted(path for folder in folders or [] for path in Path(folder).rglob("*.py"))
+def _folder(name: str) -> Path:
+    """Folder of a package or of one inside it. Finds without importing: scoring stored answers must not load torch."""
+    package, *inside = name.split("/")
+    spec = importlib.util.find_spec(package)
+    locations = spec.submodule_search_locations if spec else None
+    return Path(next(iter(locations or [])), *inside)
 
 
 def _version(name: str) -> str | None:

@@ -18,8 +18,7 @@ from alm.data.example import DataError
 from alm.encoding import IGNORED
 from alm.processing import AudioLanguageProcessor
 from alm.training.attention import use_attention_by_document
-
-TRAINING_LOG = "training_log.jsonl"
+from alm.training.run import TRAINING_LOG
 
 
 @dataclass

@@ -38,6 +38,18 @@ UNIT_PHRASES = {
     "drop": "a drop of water",
 }
 NOISE_PHRASES = {"white": "white noise", "pink": "pink noise", "low": "low-pitched noise"}
+GLIDE_PHRASES = {
+    "rising": "rises in pitch",
+    "falling": "falls in pitch",
+    "steady": "stays at one pitch",
+    "wavering": "wavers in pitch",
+}
+MOVE_PHRASES = {
+    "rising": "A rising melody",
+    "falling": "A falling melody",
+    "steady": "A single repeated note",
+    "alternating": "A melody that alternates between two notes",
+}
 TIMES = ("once", "twice", "three times", "four times")
 
 
@@ -79,7 +91,7 @@ def _sound(scene: Scene) -> str:
     if scene.form == "order":
         first, last = (EVENT_PHRASES[label] for label in f["events"])
         return f"First {first}, then {last}. {_environment(f, 'There is no reverberation.')}"
-    change = {"rising": "rises in pitch", "falling": "falls in pitch", "steady": "stays at one pitch"}[f["direction"]]
+    change = GLIDE_PHRASES[f["direction"]]
     return f"An electronic tone {change}. {behind}"
 
 
@@ -92,9 +104,9 @@ def _music(scene: Scene) -> str:
         return f"A {f['quality']} chord on {player}, {how}. {room}"
     if scene.form == "notes":
         return f"{NUMBERS[f['count'] - 1].capitalize()} separate notes are played on {player}. {room}"
-    move = {"rising": "A rising melody", "falling": "A falling melody", "steady": "A repeated note"}[f["direction"]]
+    move = MOVE_PHRASES[f["direction"]]
     drums = "with drums" if f["drums"] else "without drums"
-    return f"{move} played on {player} at a {f['tempo']} tempo, {drums}. {room}"
+    return f"{move} is played on {player} at a {f['tempo']} tempo, {drums}. {room}"
 
 
 def caption(scene: Scene) -> str:

@@ -100,6 +100,7 @@ CHORD_INSTRUMENTS = ("piano", "organ", "violin", "trumpet")
 CHORD_ROOTS = (72, 74, 77, 79)
 """C5, D5, F5, G5: there the two thirds differ by 31 Hz or more, which a 1,024-point spectrum at 24 kHz resolves."""
 THIRDS = {"major": 4, "minor": 3}
+MOVES = ("rising", "falling", "steady", "alternating")
 BEATS = {"slow": (0.72, 0.85), "medium": (0.36, 0.42), "fast": (0.17, 0.2)}
 """Tempo label → seconds per note."""
 
@@ -117,12 +118,17 @@ def drum_track(d: Draws, samples: int, beat: float) -> Wave:
 
 
 def melody(d: Draws, instrument: str, tempo: str, direction: str, drums: bool, length: float) -> Wave:
-    """Notes on the beat of a tempo class that climb or fall 12 to 19 semitones in all, or stay on one pitch."""
+    """Notes on the beat of a tempo class that climb or fall 12 to 19 semitones in all, stay on one pitch, or go to and fro."""
     beat = d.uniform(*BEATS[tempo])
     count = max(3, int(length / beat))
-    span = {"rising": 1.0, "falling": -1.0, "steady": 0.0}[direction] * d.uniform(12, 19)
-    centre = 71 + d.uniform(-4, 4)
-    pitches = centre + np.round(span * (np.arange(count) / (count - 1) - 0.5))
+    index, span = np.arange(count), d.uniform(12, 19)
+    steps = {
+        "rising": span * (index / (count - 1) - 0.5),
+        "falling": span * (0.5 - index / (count - 1)),
+        "steady": 0.0 * index,
+        "alternating": 0.5 * span * (index % 2 - 0.5),
+    }[direction]
+    pitches = 71 + d.uniform(-4, 4) + np.round(steps)
     play = INSTRUMENTS[instrument]
     wave = place(
         seconds(count * beat + 0.05), [(beat * i, play(d, float(p), 0.92 * beat)) for i, p in enumerate(pitches)]

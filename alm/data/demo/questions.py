@@ -8,9 +8,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from alm.data.demo.lexicon import RATES, WORDS
-from alm.data.demo.music import BEATS, INSTRUMENTS, THIRDS
+from alm.data.demo.music import BEATS, INSTRUMENTS, MOVES, THIRDS
 from alm.data.demo.scenes import Deck, Scene
-from alm.data.demo.sounds import EVENTS
+from alm.data.demo.sounds import EVENTS, GLIDES
 from alm.data.demo.textures import TEXTURES
 from alm.prompts import multiple_choice_prompt
 
@@ -45,9 +45,9 @@ KINDS: dict[str, Kind] = {
     "sound_event": Kind(tuple(EVENTS), 5, ("Which sound event is heard?", "What makes the loudest sound?"), PERCEPTION),
     "background": Kind(tuple(TEXTURES), 5, ("What is the background sound?",), PERCEPTION),
     "event_count": Kind(NUMBERS[:4], 4, ("How many times does the sound occur?",), PERCEPTION),
-    "first_event": Kind(tuple(EVENTS), 4, ("Which sound comes first?",), PERCEPTION),
-    "last_event": Kind(tuple(EVENTS), 4, ("Which sound comes last?",), PERCEPTION),
-    "pitch_direction": Kind(("rising", "falling", "steady"), 3, ("How does the pitch of the tone change?",), SIGNAL),
+    "first_event": Kind(tuple(EVENTS), 5, ("Which sound comes first?",), PERCEPTION),
+    "last_event": Kind(tuple(EVENTS), 5, ("Which sound comes last?",), PERCEPTION),
+    "pitch_direction": Kind(GLIDES, 4, ("How does the pitch of the tone change?",), SIGNAL),
     "presence": Kind(("yes", "no"), 2, ("Is this sound heard: {}?",), PERCEPTION),
     # music
     "instrument": Kind(tuple(INSTRUMENTS), 5, ("Which instrument plays?", "What instrument is heard?"), PERCEPTION),
@@ -56,7 +56,7 @@ KINDS: dict[str, Kind] = {
     "chord_texture": Kind(
         ("together", "separately"), 2, ("Are the notes of the chord played together or separately?",), PERCEPTION
     ),
-    "melody_direction": Kind(("rising", "falling", "steady"), 3, ("How does the melody move?",), PERCEPTION),
+    "melody_direction": Kind(MOVES, 4, ("How does the melody move?",), PERCEPTION),
     "drums": Kind(("yes", "no"), 2, ("Are there drums in the music?",), PERCEPTION),
     "note_count": Kind(NUMBERS[1:], 4, ("How many notes are played?",), PERCEPTION, hard=True),
 }
@@ -113,11 +113,11 @@ def _asked_of_speech(scene: Scene) -> list[Asked]:
         case "background_sentence":
             return [Asked("speech_background", f["background"]), Asked("word_in_noise", f["word"])]
         case "noisy_sentence":
-            return [Asked("word_in_noise", f["word"]), Asked("speaker_sex", first)]
+            return [Asked("word_in_noise", f["word"])]
         case _:  # conversation
             count = len(f["speakers"])
-            who = Asked("first_speaker", first) if count > 1 else Asked("speaker_sex", first)
-            return [Asked("speaker_count", NUMBERS[count - 1]), who]
+            order = [Asked("first_speaker", first)] if count > 1 else []
+            return [Asked("speaker_count", NUMBERS[count - 1]), *order]
 
 
 def _asked_of_sound(scene: Scene) -> list[Asked]:

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from alm.data.demo.lexicon import ACCENTS, CARRIERS, PHRASES, RATES, VOICES, WORDS
-from alm.data.demo.music import BEATS, CHORD_INSTRUMENTS, CHORD_ROOTS, INSTRUMENTS, THIRDS
-from alm.data.demo.sounds import EVENTS, UNITS
+from alm.data.demo.music import BEATS, CHORD_INSTRUMENTS, CHORD_ROOTS, INSTRUMENTS, MOVES, THIRDS
+from alm.data.demo.sounds import EVENTS, GLIDES, UNITS
 from alm.data.demo.textures import TEXTURES
 
 Facts = dict[str, Any]
@@ -134,8 +134,8 @@ def order(deck: Deck, split: str, count: int) -> list[Facts]:
 
 
 def sweep(deck: Deck, split: str, count: int) -> list[Facts]:
-    """A tone whose pitch rises, falls or stays, over a quiet texture."""
-    directions = deck.deal(("rising", "falling", "steady"), count)
+    """A tone whose pitch rises, falls, stays or wavers, over a quiet texture."""
+    directions = deck.deal(GLIDES, count)
     backgrounds = deck.deal(tuple(TEXTURES), count)
     return [{"direction": d, "background": b} for d, b in zip(directions, backgrounds, strict=True)]
 
@@ -146,7 +146,7 @@ def melody(deck: Deck, split: str, count: int) -> list[Facts]:
     ranges: tuple[Sequence[Any], ...] = (
         tuple(INSTRUMENTS),
         tuple(BEATS),
-        ("rising", "falling", "steady"),
+        MOVES,
         (True, False),
     )
     columns = [deck.deal(values, count) for values in ranges]

@@ -178,10 +178,18 @@ UNITS: dict[str, Callable[[Draws], Wave]] = {"bark": bark, "knock": knock, "honk
 """Label → one countable unit of at most 0.4 s."""
 
 
+GLIDES = ("rising", "falling", "steady", "wavering")
+
+
 def sweep(d: Draws, direction: str, length: float) -> Wave:
-    """A tone of `length` seconds that rises, falls (both 1.2 to 2 octaves) or stays steady."""
-    octaves = {"rising": 1.0, "falling": -1.0, "steady": 0.0}[direction] * d.uniform(1.2, 2.0)
-    middle = d.uniform(550, 1_000)
-    track = middle * 2 ** (octaves * (np.arange(seconds(length)) / seconds(length) - 0.5))
+    """A tone of `length` seconds that rises or falls by 1.2 to 2 octaves, stays steady, or wavers by half an octave."""
+    time = np.arange(seconds(length)) / seconds(length)
+    span, middle = d.uniform(1.2, 2.0), d.uniform(550, 1_000)
+    octaves = {
+        "rising": span * (time - 0.5),
+        "falling": span * (0.5 - time),
+        "steady": 0 * time,
+        "wavering": 0.25 * span * np.sin(2 * np.pi * d.uniform(3.5, 5.5) * length * time),
+    }[direction]
     timbre = [{1: 1.0}, {1: 1, 2: 0.5, 3: 0.3}, {1: 1, 3: 0.4, 5: 0.2}][int(d.rng.integers(3))]
-    return fade(tone(track, timbre), 0.03, 0.03)
+    return fade(tone(middle * 2**octaves, timbre), 0.03, 0.03)

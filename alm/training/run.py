@@ -1,0 +1,89 @@
+"""The life of a training run's output folder: started, interrupted and gone on with, finished."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from alm.data.example import DataError
+from alm.scoring.manifest import environment
+
+MANIFEST = "manifest.json"
+"""Written last: its presence means that the run is finished and the folder a complete checkpoint."""
+SEQUENCES = "sequences"
+TRAINING_LOG = "training_log.jsonl"
+
+
+def starting_point(output: Path, resume: str) -> str | None:
+    """The checkpoint folder to go on from; None to start afresh.
+
+    `resume` is `auto` (the last checkpoint of `output` if there is one), `true` (it must be there) or a folder. Raises `DataError`
+    where the run is finished already or the checkpoint is not there.
+    """
+    if (output / MANIFEST).is_file():
+        raise DataError(
+            f"{output} holds a finished run ({MANIFEST}); give another --output_dir, or --overwrite_output to train anew"
+        )
+    if resume.lower() not in ("auto", "true"):
+        if not (Path(resume) / "trainer_state.json").is_file():
+            raise DataError(f"--resume_from_checkpoint {resume}: no checkpoint (trainer_state.json) there")
+        return resume
+    last = _last_checkpoint(output)
+    if last is None and resume.lower() == "true":
+        raise DataError(f"--resume_from_checkpoint: {output} has no checkpoint to go on from")
+    return None if last is None else str(last)
+
+
+def is_complete(checkpoint: str | None, max_steps: int) -> bool:
+    """Whether a checkpoint has all its steps: the run ended between its last step and its manifest.
+
+    Transformers' Trainer would train one step more from there. `max_steps` as in TrainingArguments: 0 or less counts epochs.
+    """
+    if checkpoint is None:
+        return False
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    return int(state["global_step"]) >= (max_steps if max_steps > 0 else int(state["max_steps"]))
+
+
+def clear(output: Path) -> None:
+    """Remove what an earlier run left: checkpoints, log, sequences and manifest; final weights are overwritten at the end."""
+    for checkpoint in output.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    shutil.rmtree(output / SEQUENCES, ignore_errors=True)
+    for name in (MANIFEST, TRAINING_LOG):
+        (output / name).unlink(missing_ok=True)
+
+
+def require_same_data(record: Path, digest: str, going_on: bool) -> None:
+    """Keep the digest of the training data in `record`; raise `DataError` where a run would go on with other data."""
+    known = json.loads(record.read_text(encoding="utf-8"))["digest"] if record.is_file() else None
+    if going_on and known is not None and known != digest:
+        raise DataError(
+            f"the training data differ from those this run began with (digest {digest}, then {known}): data sets, token store or options "
+            "have changed. Restore them, or give another --output_dir or --overwrite_output"
+        )
+    record.write_text(json.dumps({"digest": digest}) + "\n", encoding="utf-8")
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file, 16 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def write_manifest(output: Path, parts: Mapping[str, Any], command: list[str]) -> None:
+    """Write `manifest.json`, whole or not at all: `parts`, command, versions, commit."""
+    around = environment(command)
+    around["versions"] |= {name: version(name) for name in ("trl", "accelerate", "datasets")}
+    partial = output / f"{MANIFEST}.partial"
+    partial.write_text(json.dumps({**parts, **around}, indent=2, default=str) + "\n", encoding="utf-8")
+    partial.replace(output / MANIFEST)
+
+
+def _last_checkpoint(output: Path) -> Path | None:
+    """The checkpoint with the highest step that was written whole (the trainer's state is written last)."""
+    whole = [path for path in output.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
