@@ -110,7 +110,10 @@ def load_checkpoint(
     Raises `ContractError`, with both sides, where anything does not fit.
     """
     _check_folder(path)
-    processor = AudioLanguageProcessor.from_pretrained(path)
+    try:
+        processor = AudioLanguageProcessor.from_pretrained(path)
+    except OSError as error:
+        raise ContractError(f"{path}: no such folder, and from the Hub: {str(error).splitlines()[0]}") from error
     processor.codec_device = device
     if isinstance(codec, str | Path):
         processor.codec_reference = str(codec)

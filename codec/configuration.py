@@ -50,6 +50,7 @@ class EntangleCodecConfig(PreTrainedConfig):
         hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: the audio encoder (`D_enc`, eq. 1–3).
         max_audio_seconds: longest clip that `encode` takes.
         codebook_size, codebook_dim: the cosine codebook, `K` rows of `D_quant` (eq. 6).
+        standardise_latents: batch normalisation of `MLP_VQ`'s output while training; an affine map at inference.
         commitment: β of eq. 11.
         conditioning: `"prefix"` puts the codes before the noisy mel (the paper's words), `"add"` adds them (half the cost).
         decoder_*: the Llama-style flow predictor (eq. 7).
@@ -72,6 +73,7 @@ class EntangleCodecConfig(PreTrainedConfig):
     max_audio_seconds: float = 300.0
     codebook_size: int = 16_384
     codebook_dim: int = 14
+    standardise_latents: bool = True
     commitment: float = 0.25
     conditioning: Literal["prefix", "add"] = "prefix"
     decoder_hidden_size: int = 1024
@@ -91,7 +93,6 @@ class EntangleCodecConfig(PreTrainedConfig):
     text_num_attention_heads: int = 8
     text_intermediate_size: int = 2048
     logit_scale_init: float = 2.6592  # log(1 / 0.07), CLIP's
-    initializer_range: float = 0.02
     vocoder: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:

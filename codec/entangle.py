@@ -17,6 +17,10 @@ from codec.modeling import EntangleCodecModel
 Item = TypeVar("Item")
 
 
+class CheckpointError(ValueError):
+    """A folder or Hub id that does not hold a usable codec: says what is missing and what to do."""
+
+
 class EntangleCodec:
     """Model and feature extractor as one object that satisfies `codec.base.Codec`."""
 
@@ -37,8 +41,13 @@ class EntangleCodec:
 
     @classmethod
     def from_pretrained(cls, path: str | Path, device: str = "cpu") -> "EntangleCodec":
-        """Load from a folder or a Hub id."""
-        model = EntangleCodecModel.from_pretrained(path)
+        """Load from a folder or a Hub id. Raises `CheckpointError` where the weights lack any part of the model."""
+        model, loading = EntangleCodecModel.from_pretrained(path, output_loading_info=True)
+        if missing := sorted(loading["missing_keys"]):
+            raise CheckpointError(
+                f"{path} lacks {len(missing)} tensors of the codec ({', '.join(missing[:3])}, …): a checkpoint of another version, or not a "
+                "codec. Transformers would fill them with random values, and every load would give other codes"
+            )
         return cls(model.to(device), EntangleCodecFeatureExtractor.from_pretrained(path))
 
     def save_pretrained(self, path: str | Path) -> None:

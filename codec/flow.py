@@ -67,7 +67,8 @@ class FlowDecoder(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, vectors: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Velocity `(B, T, bins)` at `x_t` `(B, T, bins)`, time `t` `(B,)`, codes' vectors `(B, T, D_quant)` (zeros: no condition)."""
         T = x_t.shape[1]
-        x, condition = self.project(x_t), self.condition(vectors.to(x_t.dtype))
+        # a unit vector times √D has entries of variance one, like the mel's
+        x, condition = self.project(x_t), self.condition(vectors.to(x_t.dtype) * vectors.shape[-1] ** 0.5)
         positions = torch.arange(T, device=x.device)
         if self.conditioning == "prefix":
             x = torch.cat([condition + self.segment, x], dim=1)  # (B, 2T, D)

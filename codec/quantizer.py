@@ -34,16 +34,26 @@ class CosineQuantizer(nn.Module):
             nn.GELU(),
             nn.Linear(config.hidden_size, config.codebook_dim),
         )
+        # no scale of its own: with its running statistics it is an affine map, so at inference eq. 6 stays a two-layer MLP
+        self.standardise = nn.BatchNorm1d(config.codebook_dim, affine=False) if config.standardise_latents else None
         self.codebook = nn.Parameter(torch.empty(config.codebook_size, config.codebook_dim))
 
     def unit_codebook(self) -> Tensor:
         """Codebook rows on the unit sphere `(K, D)`, float32."""
         return F.normalize(self.codebook.float(), dim=-1, eps=1e-6)
 
-    def latents(self, hidden: Tensor) -> Tensor:
-        """Encoder frames `(B, T, D_enc)` to unit latents `(B, T, D_quant)` float32 (eq. 6)."""
+    def latents(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Encoder frames `(B, T, D_enc)` to unit latents `(B, T, D_quant)` float32 (eq. 6).
+
+        While training, the latents of real frames are standardised over the batch: without it they drift into one direction and
+        take the codebook with them.
+        """
         with torch.autocast(hidden.device.type, enabled=False):
-            return F.normalize(self.project(hidden.float()), dim=-1, eps=1e-6)
+            h: Tensor = self.project(hidden.float())
+            if self.standardise is not None:
+                real = torch.ones_like(h[..., 0], dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+                h = h.masked_scatter(real[..., None], self.standardise(h[real]))
+            return F.normalize(h, dim=-1, eps=1e-6)
 
     @torch.no_grad()
     def search(self, latents: Tensor) -> Tensor:
@@ -62,7 +72,7 @@ class CosineQuantizer(nn.Module):
 
     def forward(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Quantized:
         """Quantise encoder frames `(B, T, D_enc)`; the loss (eq. 11) is the mean over frames of `attention_mask` `(B, T)`."""
-        latents = self.latents(hidden)
+        latents = self.latents(hidden, attention_mask)
         codes = self.search(latents)
         rows = F.embedding(codes, self.unit_codebook())
         # eq. 11, before the straight-through line: after it the codebook term would have no gradient

@@ -113,23 +113,24 @@ def main(argv: list[str] | None = None) -> None:
     model, processor = load_checkpoint(start, dtype=torch.float32, check_codec=False)
     store = TokenStore.open(args.tokens)
     builder = SequenceBuilder(
-        processor=processor,
-        store=store,
-        max_length=args.max_length,
-        questions_per_conversation=args.questions_per_conversation,
-        too_long=args.too_long,
-        seed=args.seed,
-        max_missing=args.max_missing,
+        processor,
+        store,
+        args.max_length,
+        args.questions_per_conversation,
+        args.too_long,
+        args.seed,
+        args.max_missing,
     )
     read: list[ReadReport] = []
     report = SequenceReport()
     rows = builder.build(examples(args, read), report)
-    if looking:
-        for row in islice(rows, args.preview or None):
-            if args.preview:
-                print(preview(row, processor), end="\n\n")
-        if not args.preview:
-            print(plan(args, training, model, read, report))
+    if args.preview:
+        print("\n\n".join(preview(row, processor) for row in islice(rows, args.preview)))
+        return
+    if args.dry_run:
+        for _ in rows:
+            pass  # the builder counts them
+        print(plan(args, training, model, read, report))
         return
 
     data = output / run.SEQUENCES / "sequences.arrow"
@@ -141,18 +142,18 @@ def main(argv: list[str] | None = None) -> None:
     ranks.wait_for_everyone()
     trainer = build_trainer(model, processor, Dataset.from_file(str(data)), training, args.attention)
     metrics = {} if complete else trainer.train(resume_from_checkpoint=checkpoint).metrics
-    save_final(trainer, processor)
+    save_final(trainer)
     if ranks.is_main_process:
         parts = {
             "recipe": Path(__file__).name,
-            "model": args.model,
             "vocabulary": processor.vocabulary.hash,
-            "token_store": {"path": args.tokens, **store.contract},
-            "arguments": asdict(args),
+            "token_store": store.contract,
             "files": {path: run.file_digest(path) for path in args.files().values()},
             "read": [vars(one) for one in read],
-            "sequences": vars(report),
-            "training": {"packed_rows": len(trainer.train_dataset), **metrics},
+            "sequences": {**vars(report), "packed_rows": len(trainer.train_dataset)},
+            "arguments": asdict(args),
+            "trainer": training.to_dict(),
+            "training": metrics,
         }
         run.write_manifest(output, parts, sys.argv)
         shutil.rmtree(output / run.SEQUENCES)

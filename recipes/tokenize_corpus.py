@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # without cpu=True, processes that torchrun starts on a machine without GPUs each take themselves for the only one
     on_cpu = args.device == "cpu" or not torch.cuda.is_available()
-    state = PartialState(cpu=on_cpu, timeout=timedelta(days=30))  # ranks may end hours apart: wait for the last one
+    state = PartialState(cpu=on_cpu, timeout=timedelta(days=1))  # ranks may end hours apart: wait for the last one
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != state.num_processes:
         raise DataError(f"{launched} processes were launched, but accelerate joined {state.num_processes} of them")

@@ -50,8 +50,10 @@ class SequenceTrainer(SFTTrainer):
     are the same; a test holds them equal to TRL's own and to plain cross-entropy.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, processor: AudioLanguageProcessor, **kwargs: Any) -> None:
+        # not as `processing_class`: TRL takes a processor's model for a vision model
+        super().__init__(*args, processing_class=processor.tokenizer, **kwargs)
+        self.processor = processor
         self._counts = torch.zeros(2)  # correct, labelled
 
     def compute_loss(
@@ -85,6 +87,12 @@ class SequenceTrainer(SFTTrainer):
         self._counts.zero_()
         super().log(logs, start_time)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write a complete checkpoint: weights, tokenizer, template, contract and codec."""
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            self.processor.save_pretrained(output_dir or self.args.output_dir)
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: a card without evaluation would only mislead."""
 
@@ -114,18 +122,6 @@ class JsonLinesLog(TrainerCallback):
                 file.write(json.dumps(record) + "\n")
 
 
-class SaveProcessor(TrainerCallback):
-    """Makes every `checkpoint-N` complete: tokenizer, template, contract and codec beside the weights."""
-
-    def __init__(self, processor: AudioLanguageProcessor) -> None:
-        self.processor = processor
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Write the processor into the checkpoint just saved."""
-        if state.is_world_process_zero:
-            self.processor.save_pretrained(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-
 def build_trainer(
     model: PreTrainedModel,
     processor: AudioLanguageProcessor,
@@ -147,26 +143,22 @@ def build_trainer(
         use_attention_by_document(model)
     else:
         model.set_attn_implementation(attention)
-    model.config.use_cache = False
-    trainer = SequenceTrainer(
+    return SequenceTrainer(
         model=model,
         args=args,
         train_dataset=sequences.select_columns(["input_ids", "labels"]),
-        processing_class=processor.tokenizer,
-        callbacks=[JsonLinesLog(args.output_dir), SaveProcessor(processor)],
+        processor=processor,
+        callbacks=[JsonLinesLog(args.output_dir)],
     )
-    return trainer
 
 
-def save_final(trainer: SequenceTrainer, processor: AudioLanguageProcessor) -> None:
+def save_final(trainer: SequenceTrainer) -> None:
     """Write the trained model as a complete checkpoint into the trainer's output folder."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.config.use_cache = True
     model.set_attn_implementation("sdpa")
-    trainer.save_model(trainer.args.output_dir)
+    trainer.save_model()
     if trainer.is_world_process_zero():
-        processor.save_pretrained(trainer.args.output_dir)
-        (Path(trainer.args.output_dir) / "training_args.bin").unlink(
-            missing_ok=True
-        )  # a pickle; the manifest says it all
+        # a pickle; the manifest says it all
+        (Path(trainer.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
     trainer.accelerator.wait_for_everyone()

@@ -1,0 +1,107 @@
+# The two commands of a newcomer are `make demo` and `make test`; both set up .venv by themselves.
+# `make check` is what CI runs: format, lint, types, all tests.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+CORPUS := $(DEMO)/corpus
+DONE := $(DEMO)/.done
+# without an NVIDIA GPU a bare `torch>=2.6` would pull gigabytes of CUDA libraries
+CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo "-c constraints/cpu.txt")
+export TOKENIZERS_PARALLELISM = false
+export PYTHONUNBUFFERED = 1
+
+.PHONY: help setup demo test check format clean-demo
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    set up, then train and score a small audio language model that hears (about ten minutes on two CPU cores)"
+	@echo "make test    set up, then run the tests"
+	@echo "make check   format, lint, types and all tests, as CI does"
+	@echo "make format  rewrite the files in the project's format"
+	@echo "make clean-demo  remove $(DEMO)"
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints/cpu.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[dev]'
+	@touch $@
+
+test: .venv/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow"
+
+check: .venv/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+format: .venv/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# ---- the demo: each step is the command that real data would run; a finished step is not run again, an interrupted one goes on
+
+demo: .venv/.installed $(DONE)/reconstruction $(DONE)/mmar
+	@$(BIN)/python eval/show_result.py --results $(DEMO)/mmar.json $(DEMO)/reconstruction.json
+	@echo
+	@echo "checkpoint        $(DEMO)/model          (AutoModelForCausalLM.from_pretrained loads it)"
+	@echo "result            $(DEMO)/mmar.json      (rows of the items in $(DEMO)/mmar.items.jsonl)"
+	@echo "reconstructions   $(DEMO)/reconstruction (WAV)"
+	@echo "picture           $(DEMO)/mel.png        (mel spectrograms, original above reconstruction)"
+
+clean-demo:
+	rm -rf $(DEMO)
+
+$(DONE)/corpus: | .venv/.installed
+	@echo "== 1/8 the corpus: speech, sounds and music with true captions and questions"
+	$(BIN)/python recipes/make_demo_corpus.py --output $(CORPUS)
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/codec: $(DONE)/corpus
+	@echo "== 2/8 the codec: encoder, codebook, flow decoder, caption tower"
+	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no recipes/train_codec.py \
+		--config recipes/configs/tiny/train_codec.yaml --audio $(CORPUS)/captions.csv --output_dir $(DEMO)/codec
+	@touch $@
+
+$(DONE)/vocoder: $(DONE)/codec
+	@echo "== 3/8 the vocoder"
+	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no recipes/train_vocoder.py \
+		--config recipes/configs/tiny/train_vocoder.yaml --codec $(DEMO)/codec --audio $(CORPUS)/captions.csv --output_dir $(DEMO)/vocoder
+	@touch $@
+
+$(DONE)/tokens: $(DONE)/codec
+	@echo "== 4/8 the token store: each clip encoded once"
+	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no recipes/tokenize_corpus.py \
+		--codec $(DEMO)/codec --audio $(CORPUS)/musicqa $(CORPUS)/clothoaqa $(CORPUS)/compa_r --output $(DEMO)/tokens
+	@touch $@
+
+$(DONE)/base: $(DONE)/codec $(DONE)/vocoder
+	@echo "== 5/8 a Qwen3 from its configuration, its vocabulary extended with the codebook"
+	$(BIN)/python recipes/extend_vocabulary.py --from_config recipes/configs/tiny/language_model.yaml \
+		--texts $(CORPUS)/musicqa/FinetuneMusicQA.json $(CORPUS)/clothoaqa/clotho_aqa_train.csv $(CORPUS)/compa_r/compa_r_train.json \
+		--codec $(DEMO)/codec --output $(DEMO)/base
+	@touch $@
+
+$(DONE)/model: $(DONE)/base $(DONE)/tokens
+	@echo "== 6/8 fine-tuning on questions about audio"
+	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no recipes/sft_understanding.py \
+		--config recipes/configs/tiny/sft_understanding.yaml --model $(DEMO)/base --tokens $(DEMO)/tokens --output_dir $(DEMO)/model \
+		--musicqa $(CORPUS)/musicqa/FinetuneMusicQA.json --musicqa_audio $(CORPUS)/musicqa/audios \
+		--clothoaqa $(CORPUS)/clothoaqa/clotho_aqa_train.csv --clothoaqa_audio $(CORPUS)/clothoaqa/audio_files \
+		--compa_r $(CORPUS)/compa_r/compa_r_train.json --compa_r_audio $(CORPUS)/compa_r
+	@touch $@
+
+$(DONE)/mmar: $(DONE)/model
+	@echo "== 7/8 held-out questions in MMAR's format"
+	$(BIN)/python eval/mmar.py --model $(DEMO)/model --data $(CORPUS)/mmar/MMAR-meta.jsonl --audio $(CORPUS)/mmar --max_new_tokens 16 --resume \
+		--system "demo (2 M parameters)" --output $(DEMO)/mmar.json
+	@touch $@
+
+$(DONE)/reconstruction: $(DONE)/vocoder
+	@echo "== 8/8 what the codec keeps of held-out clips"
+	$(BIN)/python eval/reconstruction.py --codec $(DEMO)/codec --audio $(CORPUS)/mmar/audio --limit 40 \
+		--save_audio $(DEMO)/reconstruction --picture $(DEMO)/mel.png --output $(DEMO)/reconstruction.json
+	@touch $@

@@ -1,0 +1,55 @@
+"""The estimate against what autograd really keeps."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from alm.checkpoint import LoadedCheckpoint
+from alm.training.memory import estimate_memory
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_activations_are_about_right(make_language_model: Any, checkpointing: bool) -> None:
+    loaded: LoadedCheckpoint = make_language_model()
+    model, tokens = loaded.model.train(), 256
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids = torch.randint(0, 300, (1, tokens))
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        hidden = model.model(ids, use_cache=False).last_hidden_state  # kept alive: its graph
+    real = sum(size for pointer, size in kept.items() if pointer not in own)
+    parameters = sum(p.numel() for p in model.parameters())
+    estimate = estimate_memory(model.config, parameters, tokens, 0, gradient_checkpointing=checkpointing)
+    assert hidden.requires_grad and estimate.weights == 4 * parameters and estimate.total > 16 * parameters
+    alive = 0.0
+    if checkpointing:  # one layer's activations come back only while it is computed again
+        full = estimate_memory(model.config, parameters, tokens, 0).activations
+        alive = (full - 3 * 4 * tokens * model.config.hidden_size) / model.config.num_hidden_layers
+    assert 0.6 < (estimate.activations - alive) / real < 1.7
+
+
+def test_scaling() -> None:
+    from transformers import Qwen3Config
+
+    config = Qwen3Config(
+        vocab_size=168_064,
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+    )
+    full = estimate_memory(config, 600_000_000, 16_384, 500)
+    lean = estimate_memory(config, 600_000_000, 16_384, 500, half_precision=True, gradient_checkpointing=True)
+    assert lean.activations < 0.1 * full.activations and full.logits == 12 * 500 * 168_064
+    assert "GiB" in str(full) and "activations" in str(full)

@@ -1,0 +1,213 @@
+"""`recipes/sft_understanding.py` through its own `main()`, and once for real on two processes."""
+
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from alm.checkpoint import load_checkpoint
+from alm.data.example import DataError
+from alm.vocabulary import ContractError
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "recipes" / "sft_understanding.py"
+FAST = ["--learning_rate", "5e-3", "--max_length", "256", "--per_device_train_batch_size", "1", "--logging_steps", "1"]
+FAST += ["--gradient_checkpointing", "false", "--disable_tqdm", "true", "--warmup_steps", "0"]
+
+
+@pytest.fixture(scope="session")
+def main() -> Any:
+    return runpy.run_path(str(SCRIPT))["main"]
+
+
+def arguments(workshop: Any, output: Path, *more: str) -> list[str]:
+    fixed = ["--model", str(workshop.model), "--tokens", str(workshop.tokens), "--output_dir", str(output)]
+    return [*fixed, *workshop.data(), *FAST, *more]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(first: Path, second: Path) -> bool:
+    one, other = weights(first), weights(second)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def trained(main: Any, workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run of 12 steps with a checkpoint every 5."""
+    output = tmp_path_factory.mktemp("trained") / "lm"
+    main(arguments(workshop, output, "--max_steps", "12", "--save_steps", "5", "--save_total_limit", "9"))
+    return output
+
+
+def test_it_learns_and_ends_as_a_complete_checkpoint(workshop: Any, trained: Path) -> None:
+    losses = [line["loss"] for line in log(trained) if "loss" in line]
+    assert len(losses) == 12 and losses[-1] < losses[0] - 0.5
+    model, processor = load_checkpoint(trained)
+    assert processor.codec is not None and not same(trained, workshop.model)
+    assert not (trained / "sequences").exists() and not (trained / "training_args.bin").exists()
+    manifest = json.loads((trained / "manifest.json").read_text())
+    assert manifest["vocabulary"] == processor.vocabulary.hash and manifest["sequences"]["examples"] == {
+        "musicqa": 12,
+        "clothoaqa": 12,
+    }
+    assert manifest["token_store"]["codec_fingerprint"] == processor.codec.fingerprint
+    assert manifest["training"]["train_loss"] > 0 and len(manifest["files"]) == 2 and manifest["versions"]["trl"]
+    assert model.config.use_cache is True
+    load_checkpoint(trained / "checkpoint-10")
+
+
+def interrupted(trained: Path, output: Path, step: int) -> Path:
+    """The folder as a kill between `step` and the next checkpoint leaves it."""
+    output.mkdir()
+    shutil.copytree(trained / f"checkpoint-{step}", output / f"checkpoint-{step}")
+    shutil.copy(trained / "training_log.jsonl", output)
+    return output
+
+
+@pytest.mark.parametrize("step", [5, 10, 12])
+def test_the_same_command_goes_on_to_the_same_weights(
+    main: Any, workshop: Any, trained: Path, tmp_path: Path, step: int
+) -> None:
+    output = interrupted(trained, tmp_path / "lm", step)
+    main(arguments(workshop, output, "--max_steps", "12", "--save_steps", "5", "--save_total_limit", "9"))
+    assert same(output, trained)
+    losses = [(line["step"], line["loss"]) for line in log(output) if "loss" in line]
+    assert losses == [(line["step"], line["loss"]) for line in log(trained) if "loss" in line]
+    assert (output / "manifest.json").is_file()
+
+
+def test_a_finished_run_is_not_touched_unless_told(main: Any, workshop: Any, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="finished run"):
+        main(arguments(workshop, trained, "--max_steps", "12"))
+    output = tmp_path / "lm"
+    shutil.copytree(trained, output)
+    main(arguments(workshop, output, "--max_steps", "2", "--overwrite_output"))
+    assert [line["step"] for line in log(output)] == [1, 2, 2]
+    assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_other_data_cannot_go_on(main: Any, workshop: Any, trained: Path, tmp_path: Path) -> None:
+    output = interrupted(trained, tmp_path / "lm", 5)
+    with pytest.raises(DataError, match="data differ"):
+        (output / "sequences").mkdir()
+        (output / "sequences" / "sequences.json").write_text('{"digest": "0000000000000000"}')
+        main(arguments(workshop, output, "--max_steps", "12"))
+
+
+def test_dry_run_and_preview_write_nothing(
+    main: Any, workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(arguments(workshop, tmp_path / "lm", "--dry_run", "--questions_per_conversation", "4"))
+    out = capsys.readouterr().out
+    assert "musicqa        12 rows, 12 examples; dropped: none" in out
+    assert "12 of 24 examples; 0 too long, 0 without tokens" in out  # two and two questions about each of six clips
+    assert "10,000 steps" in out and "1 rows × 256 tokens" in out and "float32 on 1 × cpu" in out and "GiB" in out
+    main(arguments(workshop, tmp_path / "lm", "--preview", "2"))
+    out = capsys.readouterr().out
+    assert out.count("⟦") == 2 and "(9 audio tokens)<|audio_end|>Which sound is 0?" in out
+    assert not (tmp_path / "lm").exists()
+
+
+def test_another_codec_s_tokens_are_refused(main: Any, workshop: Any, tmp_path: Path) -> None:
+    store = tmp_path / "tokens"
+    shutil.copytree(workshop.tokens, store)
+    text = (store / "store.json").read_text()
+    found = re.search(r'"codec_fingerprint": "(\w+)"', text)
+    assert found is not None
+    (store / "store.json").write_text(text.replace(found[1], "0" * 16))
+    wrong = ["--model", str(workshop.model), "--tokens", str(store), "--output_dir", str(tmp_path / "lm")]
+    with pytest.raises(ContractError, match="0000000000000000"):
+        main([*wrong, *workshop.data(), *FAST])
+
+
+def test_refusals(main: Any, workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["--model", "m", "--tokens", "t", "--output_dir", str(tmp_path / "lm")]
+    for wrong, message in [
+        (base, "at least one data set"),
+        ([*base, "--musicqa", "x.json"], "--musicqa and --musicqa_audio go together"),
+        ([*base, *workshop.data(), "--learning_rat", "3"], "did you mean --learning_rate"),
+        ([*base, *workshop.data(), "--packing", "false"], "trained packed"),
+    ]:
+        with pytest.raises(SystemExit) as exit_info:
+            main(wrong)
+        assert exit_info.value.code == 2 and message in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"tokens, but sequences have at most 20.*--too_long skip"):
+        main(arguments(workshop, tmp_path / "lm", "--max_length", "20"))
+
+
+def test_help_is_light() -> None:
+    code = f"""
+import runpy, sys
+sys.argv = ["sft_understanding.py", "--help"]
+try:
+    runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
+except SystemExit:
+    assert not {{"torch", "trl"}} & sys.modules.keys()
+"""
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert "accelerate launch recipes/sft_understanding.py" in out and "--help_all" in out and "(Table 6)" in out
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_twice_the_batch(main: Any, workshop: Any, tmp_path: Path) -> None:
+    # an odd last row would be given to both processes
+    steps = ["--max_steps", "6", "--max_grad_norm", "0.5", "--dataloader_drop_last", "true"]
+    main([*arguments(workshop, tmp_path / "one", *steps), "--per_device_train_batch_size", "2"])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *arguments(workshop, tmp_path / "two", *steps)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "float32 on 2 × cpu" in done.stdout  # two of the obvious ways to start two processes silently start one
+    one, two = ([line for line in log(tmp_path / name) if "loss" in line] for name in ("one", "two"))
+    for a, b in zip(one, two, strict=True):
+        for name in ("loss", "grad_norm", "mean_token_accuracy"):
+            assert a[name] == pytest.approx(b[name], rel=1e-3)
+    for name, value in weights(tmp_path / "one").items():
+        torch.testing.assert_close(weights(tmp_path / "two")[name], value, atol=2e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_kill_and_go_on(main: Any, workshop: Any, tmp_path: Path) -> None:
+    steps = ["--max_steps", "120", "--save_steps", "20", "--learning_rate", "1e-3"]
+    main(arguments(workshop, tmp_path / "whole", *steps))
+    command = [sys.executable, str(SCRIPT), *arguments(workshop, tmp_path / "killed", *steps)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not (tmp_path / "killed" / "checkpoint-40").exists() and process.poll() is None:
+            time.sleep(0.005)
+        process.kill()  # perhaps in the middle of writing it
+    assert not (tmp_path / "killed" / "manifest.json").exists()
+    main(arguments(workshop, tmp_path / "killed", *steps))
+    assert same(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.slow
+def test_accelerate_launch(workshop: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", str(SCRIPT)]
+    done = subprocess.run(
+        [*command, *arguments(workshop, tmp_path / "lm", "--max_steps", "2")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    load_checkpoint(tmp_path / "lm")
+    again = subprocess.run([*command, *arguments(workshop, tmp_path / "lm")], capture_output=True, text=True)
+    assert again.returncode == 1 and "error: " in again.stderr and "finished run" in again.stderr
+    assert "raise DataError" not in again.stderr  # one line of ours (the launcher adds its own report of the exit code)
