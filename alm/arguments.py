@@ -1,11 +1,12 @@
 """Command lines of the scripts: a dataclass of arguments, filled from flags and a YAML file.
 
-The parser is Transformers' `HfArgumentParser` (import about one second; everything heavier stays lazy so that `--help` is quick).
+The parser is Transformers' `HfArgumentParser`; everything heavier stays lazy, so that `--help` appears at once.
 """
 
 import argparse
 import dataclasses
 import difflib
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -13,9 +14,29 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import yaml
-from transformers import HfArgumentParser
 
 Arguments = TypeVar("Arguments")
+
+
+def _parser_class() -> Any:
+    """`HfArgumentParser`, without the second that `import transformers` takes: its module needs nothing else of the package."""
+    package = importlib.util.find_spec("transformers")  # finds without importing
+    file = Path(package.origin).with_name("hf_argparser.py") if package and package.origin else None
+    if "transformers" not in sys.modules and file is not None and file.is_file():
+        spec = importlib.util.spec_from_file_location("_hf_argparser", file)
+        if spec is not None and spec.loader is not None:
+            module = importlib.util.module_from_spec(spec)
+            try:
+                spec.loader.exec_module(module)
+                return module.HfArgumentParser
+            except ImportError:  # a version whose module does need the package
+                pass
+    from transformers import HfArgumentParser
+
+    return HfArgumentParser
+
+
+HfArgumentParser: Any = _parser_class()
 
 OTHER_FLAGS = (
     "Every flag of the trainer's configuration (trl.SFTConfig or transformers.TrainingArguments) is accepted too; "

@@ -45,8 +45,8 @@ class EntangleCodec:
         model, loading = EntangleCodecModel.from_pretrained(path, output_loading_info=True)
         if missing := sorted(loading["missing_keys"]):
             raise CheckpointError(
-                f"{path} lacks {len(missing)} tensors of the codec ({', '.join(missing[:3])}, …): a checkpoint of another version, or not a "
-                "codec. Transformers would fill them with random values, and every load would give other codes"
+                f"{path} lacks {len(missing)} tensors of the codec ({', '.join(missing[:3])}, …): not a codec, or of another "
+                "version. Transformers would fill them with random values, and every load would give other codes"
             )
         return cls(model.to(device), EntangleCodecFeatureExtractor.from_pretrained(path))
 

@@ -118,14 +118,18 @@ def _inverse_stft(spectrum: Tensor, spec: MelSpec, window: Tensor) -> Tensor:
     return overlap_add(torch.fft.irfft(spectrum, spec.n_fft, dim=0).T[None], window, spec.hop_length)[0]
 
 
-def overlap_add(frames: Tensor, window: Tensor, hop: int) -> Tensor:
-    """Windowed overlap-add of frames `(B, T, n)` divided by the summed squared window: `(B, (T − 1) × hop + n)`."""
-    count, size = frames.shape[1], frames.shape[2]
-    length = (count - 1) * hop + size
+def overlap_add(frames: Tensor, window: Tensor, hop: int, mask: Tensor | None = None) -> Tensor:
+    """Windowed overlap-add of frames `(B, T, n)` divided by the summed squared window: `(B, (T − 1) × hop + n)`.
 
-    def fold(values: Tensor) -> Tensor:  # (N, n, T) -> (N, length)
+    Frames where `mask` `(B, T)` is 0 neither sound nor count in the division, so that a padded clip ends as it does alone.
+    """
+    B, count, size = frames.shape
+    length = (count - 1) * hop + size
+    present = torch.ones(B, count, device=frames.device) if mask is None else mask.to(frames.dtype)
+
+    def fold(values: Tensor) -> Tensor:  # (B, n, T) -> (B, length)
         return F.fold(values, output_size=(1, length), kernel_size=(1, size), stride=(1, hop))[:, 0, 0]
 
-    total = fold((frames * window).transpose(1, 2))
-    envelope = fold(window.square()[None, :, None].expand(1, size, count))
+    total = fold((frames * window * present[..., None]).transpose(1, 2))
+    envelope = fold(window.square()[None, :, None] * present[:, None, :])
     return total / envelope.clamp_min(1e-11)

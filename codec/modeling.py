@@ -69,37 +69,40 @@ class EntangleCodecPreTrainedModel(PreTrainedModel):
     _keep_in_fp32_modules_strict = ["encoder", "quantizer"]  # noqa: RUF012 (Transformers' own form)
 
     def _init_weights(self, module: nn.Module) -> None:
-        match module:
-            case nn.Linear():
-                # by fan-in and not one figure for all widths: at 0.02 the codes' path into a narrow decoder starts a hundred times
-                # weaker than the noise, and the decoder takes a thousand steps to hear it
-                normal_(module.weight, std=module.in_features**-0.5)
-                if module.bias is not None:
-                    zeros_(module.bias)
-            case nn.Embedding():
-                normal_(module.weight, std=0.02)
-            case nn.BatchNorm1d():
-                zeros_(module.running_mean)
-                ones_(module.running_var)
-                zeros_(module.num_batches_tracked)
-            case RMSNorm():
-                ones_(module.weight)
-            case AudioEncoder():
-                normal_(module.cls)
-            case CosineQuantizer():
-                normal_(
-                    module.codebook
-                )  # uniform directions; no k-means: it drifts when a batch is smaller than the codebook
-            case CaptionTower():
-                normal_(module.positions, std=0.01)
-            case FlowDecoder():
-                zeros_(module.segment)
-                zeros_(module.out.weight)  # the first velocity is zero (F5-TTS starts so)
-                for norm in (child for child in module.modules() if isinstance(child, AdaptiveRMSNorm)):
-                    zeros_(norm.scale.weight)
-            case EntangleCodecForPreTraining():
-                constant_(module.logit_scale, self.config.logit_scale_init)
-                zeros_(module.code_hits)
+        if isinstance(module, nn.Linear):
+            # by fan-in and not one figure for all widths: at 0.02 the codes' path into a narrow decoder starts a hundred times
+            # weaker than the noise, and the decoder takes a thousand steps to hear it
+            normal_(module.weight, std=module.in_features**-0.5)
+            if module.bias is not None:
+                zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            normal_(module.weight, std=0.02)
+        elif isinstance(module, nn.BatchNorm1d):
+            zeros_(module.running_mean)
+            ones_(module.running_var)
+            zeros_(module.num_batches_tracked)
+        elif isinstance(module, RMSNorm):
+            ones_(module.weight)
+        else:
+            self._init_own_parameters(module)
+
+    def _init_own_parameters(self, module: nn.Module) -> None:
+        if isinstance(module, AudioEncoder):
+            normal_(module.cls)
+        elif isinstance(module, CosineQuantizer):
+            normal_(
+                module.codebook
+            )  # uniform directions; no k-means: it drifts when a batch is smaller than the codebook
+        elif isinstance(module, CaptionTower):
+            normal_(module.positions, std=0.01)
+        elif isinstance(module, FlowDecoder):
+            zeros_(module.segment)
+            zeros_(module.out.weight)  # the first velocity is the linear guess alone (F5-TTS starts at zero likewise)
+            for norm in (child for child in module.modules() if isinstance(child, AdaptiveRMSNorm)):
+                zeros_(norm.scale.weight)
+        elif isinstance(module, EntangleCodecForPreTraining):
+            constant_(module.logit_scale, self.config.logit_scale_init)
+            zeros_(module.code_hits)
 
 
 class EntangleCodecModel(EntangleCodecPreTrainedModel, PreTrainedAudioTokenizerBase):

@@ -80,10 +80,8 @@ class ISTFTHead(nn.Module):
             log_magnitude, phase = self.out(hidden).float().chunk(2, dim=-1)
             spectrum = torch.polar(log_magnitude.exp().clamp(max=1e2), phase)
             frames = torch.fft.irfft(spectrum, self.n_fft, dim=-1)  # (B, T, n_fft)
-            if mask is not None:
-                frames = frames * mask[..., None].to(frames.dtype)
             side = (self.n_fft - self.hop) // 2
-            waveform = overlap_add(frames, self.istft.window.float(), self.hop)
+            waveform = overlap_add(frames, self.istft.window.float(), self.hop, mask)
             return waveform[:, side : waveform.shape[1] - side]
 
 

@@ -1,5 +1,6 @@
 """Flags and YAML: precedence, types, clear refusals, quick help."""
 
+import inspect
 import resource
 import subprocess
 import sys
@@ -145,7 +146,15 @@ def test_run_main(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_import_is_light() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code = "import sys, alm.arguments; assert not {'torch', 'trl', 'datasets'} & sys.modules.keys()"
+    code = "import sys, alm.arguments; assert not {'torch', 'transformers', 'trl', 'numpy'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2.0  # CPU-seconds: deaf to other load
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0  # CPU-seconds: deaf to other load
+
+
+def test_the_parser_is_transformers_own() -> None:
+    from transformers import HfArgumentParser
+
+    from alm import arguments
+
+    assert Path(inspect.getfile(arguments.HfArgumentParser)) == Path(inspect.getfile(HfArgumentParser))
