@@ -1,16 +1,29 @@
 """Stage-1 training on Transformers' Trainer: what is logged, what is decayed, and the codebook's care. The losses are the model's."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerState
 
 from codec.codebook import count_hits, perplexity, restart_dead_codes
+from codec.data import CropDataset
 from codec.modeling import EntangleCodecForPreTraining
 
 LOSSES = ("flow_loss", "contrastive_loss", "vq_loss")
 NOT_DECAYED = ("norm", "bias", "cls", "codebook", "logit_scale", "segment", "positions")
+
+
+class SetEpoch(TrainerCallback):
+    """Tells the crops their epoch. Accelerate does so too, but not in the epoch that a resumed run starts in."""
+
+    def __init__(self, crops: CropDataset) -> None:
+        self.crops = crops
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        """Called before the epoch's first batch is read; `state.epoch` counts fractions."""
+        self.crops.set_epoch(math.floor((state.epoch or 0.0) + 1e-6))
 
 
 class CodecTrainer(Trainer):

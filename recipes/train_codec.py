@@ -7,7 +7,8 @@ An interrupted run goes on where its last checkpoint stands when the same comman
 """
 
 import json
-from dataclasses import dataclass, field
+import sys
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class CodecArguments:
     spread_batches: int = field(default=8, metadata={"help": "batches for whitening the first latents; 0: do not"})
     max_unreadable: float = field(default=0.05, metadata={"help": "share of unreadable clips that stops the run"})
     seed: int = field(default=42, metadata={"help": "seed of weights, crops, noise and order"})
+    overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
     dry_run: bool = field(default=False, metadata={"help": "print the plan and stop"})
 
 
@@ -68,13 +70,13 @@ def main(argv: list[str] | None = None) -> None:
     args, training = parse_with_trainer_arguments(CodecArguments, argv, __doc__, trainer_arguments, DEFAULTS)
 
     from transformers import set_seed
-    from transformers.trainer_utils import get_last_checkpoint
 
+    from alm.training import run
     from codec import EntangleCodec, EntangleCodecConfig, EntangleCodecForPreTraining
     from codec.codebook import spread_latents
     from codec.data import CaptionCollator, CropDataset, mel_statistics, read_clips
     from codec.text import CaptionTokenizer
-    from codec.training import CodecTrainer
+    from codec.training import CodecTrainer, SetEpoch
 
     clips = read_clips(args.audio, args.split)
     held_out, clips = clips[: args.validation_clips], clips[args.validation_clips :]
@@ -85,18 +87,23 @@ def main(argv: list[str] | None = None) -> None:
         print(plan(config, len(clips), args, training))
         return
 
+    ranks = training.distributed_state
+    if args.overwrite_output and ranks.is_main_process:
+        run.clear(output)
+    ranks.wait_for_everyone()
     output.mkdir(parents=True, exist_ok=True)
-    checkpoint = get_last_checkpoint(str(output))
+    checkpoint = run.starting_point(output, "auto")
+    set_seed(args.seed)
     if checkpoint is None:
-        set_seed(args.seed)
         mean, std = mel_statistics(clips, config.mel_spec)
         tokenizer = CaptionTokenizer.train((c.caption for c in clips), config.text_vocab_size, config.text_max_length)
         config = EntangleCodecConfig(**{**numbers, "mel": {**config.mel, "mean": mean, "std": std}})
-        if training.process_index == 0:
+        if ranks.is_main_process:
             tokenizer.save(output)
             config.save_pretrained(output)
+            print(plan(config, len(clips), args, training))
     else:
-        print(f"resuming from {checkpoint}")
+        print(f"going on from {checkpoint}")
         tokenizer = CaptionTokenizer.load(output, config.text_max_length)
         config = EntangleCodecConfig.from_pretrained(output)
     model = EntangleCodecForPreTraining(config)
@@ -106,30 +113,43 @@ def main(argv: list[str] | None = None) -> None:
     validation = CropDataset(held_out, config.mel_spec, args.crop_seconds, args.seed) if held_out else None
     if checkpoint is None and args.spread_batches:
         size = training.per_device_train_batch_size
-        batches = [[crops[(i * size + j) * 37 % len(crops)] for j in range(size)] for i in range(args.spread_batches)]
-        spread_latents(model, map(collate, batches))
+        spread = [[crops[(i * size + j) * 37 % len(crops)] for j in range(size)] for i in range(args.spread_batches)]
+        spread_latents(model, map(collate, spread))
     trainer = CodecTrainer(
         model=model,
         args=training,
         train_dataset=crops,
         eval_dataset=validation,
         data_collator=collate,
+        callbacks=[SetEpoch(crops)],
         quantize_after=args.quantize_after,
         restart_every=args.restart_every,
         restart_until=int(args.restart_share * training.max_steps),
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if trainer.is_world_process_zero():
-        model.save_pretrained(output / "pretraining")
-        tokenizer.save(output / "pretraining")
-        EntangleCodec(model.codec).save_pretrained(output)
-        history = "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
-        (output / "training_log.jsonl").write_text(history, encoding="utf-8")
-        for reason in crops.unreadable.values():
-            print(f"unreadable, replaced: {reason}")
-        if collate.truncated:
-            print(f"{collate.truncated} captions were cut at {config.text_max_length} tokens")
-        print(f"codec saved to {output} (fingerprint {EntangleCodec(model.codec).fingerprint})")
+    if run.is_complete(checkpoint, training.max_steps):
+        trainer._load_from_checkpoint(checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    if not trainer.is_world_process_zero():
+        return
+    model.save_pretrained(output / "pretraining")
+    tokenizer.save(output / "pretraining")
+    codec = EntangleCodec(model.codec)
+    codec.save_pretrained(output)
+    history = "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
+    (output / run.TRAINING_LOG).write_text(history, encoding="utf-8")
+    for reason in crops.unreadable.values():
+        print(f"unreadable, replaced: {reason}")
+    if collate.truncated:
+        print(f"{collate.truncated} captions were cut at {config.text_max_length} tokens")
+    parts = {
+        "recipe": Path(__file__).name,
+        "fingerprint": codec.fingerprint,
+        "arguments": asdict(args),
+        "clips": len(clips),
+    }
+    run.write_manifest(output, {**parts, "unreadable": list(crops.unreadable.values())}, sys.argv)
+    print(f"codec saved to {output} (fingerprint {codec.fingerprint})")
 
 
 def plan(config: Any, clips: int, args: CodecArguments, training: Any) -> str:

@@ -7,7 +7,9 @@ DATA as for recipes/train_codec.py (captions are not used). The losses here are 
 discriminators. An interrupted run goes on where its last checkpoint stands when the same command is given again.
 """
 
-from dataclasses import dataclass, field
+import json
+import sys
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import yaml
@@ -28,6 +30,7 @@ class VocoderArguments:
     mel_weight: float = field(default=1.0, metadata={"help": "weight of the log-mel loss beside the spectral loss"})
     max_unreadable: float = field(default=0.05, metadata={"help": "share of unreadable clips that stops the run"})
     seed: int = field(default=42, metadata={"help": "seed of weights, crops and order"})
+    overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
     dry_run: bool = field(default=False, metadata={"help": "print the plan and stop"})
 
 
@@ -56,10 +59,11 @@ def main(argv: list[str] | None = None) -> None:
     args, training = parse_with_trainer_arguments(VocoderArguments, argv, __doc__, trainer_arguments, DEFAULTS)
 
     from transformers import Trainer, set_seed
-    from transformers.trainer_utils import get_last_checkpoint
 
+    from alm.training import run
     from codec import EntangleCodec, VocosConfig, VocosModel
     from codec.data import CropDataset, read_clips
+    from codec.training import SetEpoch
     from codec.vocoder_training import VocoderTraining
 
     codec = EntangleCodec.from_pretrained(args.codec)
@@ -78,21 +82,34 @@ def main(argv: list[str] | None = None) -> None:
         )
         return
 
+    output, ranks = Path(args.output_dir), training.distributed_state
+    if args.overwrite_output and ranks.is_main_process:
+        run.clear(output)
+    ranks.wait_for_everyone()
+    checkpoint = run.starting_point(output, "auto")
+    if checkpoint is not None:
+        print(f"going on from {checkpoint}")
     crops = CropDataset(
         clips, vocoder.config.mel_spec, args.crop_seconds, args.seed, args.max_unreadable, waveforms_only=True
     )
-    trainer = Trainer(model=VocoderTraining(vocoder, args.mel_weight), args=training, train_dataset=crops)
-    checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
-    if checkpoint is not None:
-        print(f"resuming from {checkpoint}")
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if trainer.is_world_process_zero():
-        vocoder.save_pretrained(args.output_dir)
-        codec.model.attach_vocoder(vocoder)
-        codec.save_pretrained(args.codec)
-        for reason in crops.unreadable.values():
-            print(f"unreadable, replaced: {reason}")
-        print(f"vocoder saved to {args.output_dir} and into {args.codec}")
+    task = VocoderTraining(vocoder, args.mel_weight)
+    trainer = Trainer(model=task, args=training, train_dataset=crops, callbacks=[SetEpoch(crops)])
+    if run.is_complete(checkpoint, training.max_steps):
+        trainer._load_from_checkpoint(checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    if not trainer.is_world_process_zero():
+        return
+    vocoder.save_pretrained(output)
+    codec.model.attach_vocoder(vocoder)
+    codec.save_pretrained(args.codec)
+    history = "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
+    (output / run.TRAINING_LOG).write_text(history, encoding="utf-8")
+    for reason in crops.unreadable.values():
+        print(f"unreadable, replaced: {reason}")
+    parts = {"recipe": Path(__file__).name, "mel": vocoder.config.mel_spec.fingerprint, "arguments": asdict(args)}
+    run.write_manifest(output, {**parts, "unreadable": list(crops.unreadable.values())}, sys.argv)
+    print(f"vocoder saved to {output} and into {args.codec}")
 
 
 if __name__ == "__main__":

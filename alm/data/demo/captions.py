@@ -17,8 +17,6 @@ EVENT_PHRASES = {
     "horn": "a car horn sounds",
     "clapping": "people are clapping",
     "telephone": "a telephone rings",
-    "alarm": "an electronic alarm beeps",
-    "footsteps": "footsteps pass",
     "thunder": "thunder rolls",
 }
 TEXTURE_PHRASES = {
@@ -35,9 +33,7 @@ UNIT_PHRASES = {
     "knock": "a knock on wood",
     "honk": "a honk of a car horn",
     "beep": "an electronic beep",
-    "drop": "a drop of water",
 }
-NOISE_PHRASES = {"white": "white noise", "pink": "pink noise", "low": "low-pitched noise"}
 GLIDE_PHRASES = {
     "rising": "rises in pitch",
     "falling": "falls in pitch",
@@ -72,12 +68,10 @@ def _speech(scene: Scene) -> str:
         count = len(f["speakers"])
         people = "One person speaks" if count == 1 else f"{NUMBERS[count - 1].capitalize()} people speak in turn"
         return f"{people}: {', then '.join(turns)}. {_environment(f, 'The recording is clean.')}"
-    pace = {"slow": "slowly", "normal": "at a normal pace", "fast": "fast"}[f["rate"]]
-    spoken = f'A {_speaker(f)} says {pace}: "{f["text"]}"'
-    if scene.form == "background_sentence":
+    pace = {"slow": " slowly", "normal": " at a normal pace", "fast": " fast", "": ""}[f.get("rate", "")]
+    spoken = f'A {_speaker(f)} says{pace}: "{f["text"]}"'
+    if "background" in f:
         return f"{spoken} In the background {TEXTURE_PHRASES[f['background']]}."
-    if scene.form == "noisy_sentence":
-        return f"{spoken} The recording is full of {NOISE_PHRASES[f['noise']]}."
     return f"{spoken} {_environment(f, 'The recording is clean, without background noise.')}"
 
 
@@ -97,16 +91,16 @@ def _sound(scene: Scene) -> str:
 
 def _music(scene: Scene) -> str:
     f = scene.facts
-    player = f"{'an' if f['instrument'] == 'organ' else 'a'} {f['instrument']}"
     room = _environment(f, "The recording is dry.")
+    if scene.form == "rhythm":
+        return f"Drums and a bass guitar play at a {f['tempo']} tempo. {room}"
+    player = f"{'an' if f['instrument'] == 'organ' else 'a'} {f['instrument']}"
     if scene.form == "chord":
         how = "its notes together" if f["texture"] == "together" else "its notes one after another"
-        return f"A {f['quality']} chord on {player}, {how}. {room}"
-    if scene.form == "notes":
-        return f"{NUMBERS[f['count'] - 1].capitalize()} separate notes are played on {player}. {room}"
-    move = MOVE_PHRASES[f["direction"]]
-    drums = "with drums" if f["drums"] else "without drums"
-    return f"{move} is played on {player} at a {f['tempo']} tempo, {drums}. {room}"
+        return f"A {f['quality']} chord is played on {player}, {how}. {room}"
+    if scene.form == "line":
+        return f"{MOVE_PHRASES[f['direction']]} is played on {player}, without drums. {room}"
+    return f"A tune is played on {player}, {'with' if f['drums'] else 'without'} drums. {room}"
 
 
 def caption(scene: Scene) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alm.data.demo.captions import caption
-from alm.data.demo.lexicon import ACCENTS, VOICES, normalized
+from alm.data.demo.lexicon import ACCENTS, VOICES
 from alm.data.demo.questions import KINDS, Question
 from alm.data.demo.scenes import Deck, Scene
 
@@ -49,7 +49,7 @@ def row_id(question: Question) -> str:
 
 def is_read_speech(scene: Scene) -> bool:
     """Whether the clip belongs in the LibriTTS tree: one speaker, one sentence, no room, no noise."""
-    return scene.form == "sentence" and not scene.facts["room"]
+    return scene.form in ("word", "pace") and not scene.facts["room"]
 
 
 def libritts_stem(scene: Scene) -> str:
@@ -57,8 +57,9 @@ def libritts_stem(scene: Scene) -> str:
     who = scene.facts["speakers"][0]
     variants = [voice.variant for voices in VOICES.values() for voice in voices]
     speaker = 9_000 + 10 * variants.index(who["variant"]) + list(ACCENTS).index(who["accent"])
+    chapter = {"word": 1001, "pace": 1002}[scene.form]
     number = int(scene.id.rsplit("_", 1)[1])
-    return f"{LIBRITTS}/{speaker}/1001/{speaker}_1001_{number:06d}_000000"
+    return f"{LIBRITTS}/{speaker}/{chapter}/{speaker}_{chapter}_{number:06d}_000000"
 
 
 def files_of(scene: Scene, questions: list[Question]) -> Files:
@@ -107,8 +108,8 @@ def write_training(root: Path, scenes: list[Scene], questions: list[Question], s
     _csv(root / AUDIOCAPS, ("audiocap_id", "youtube_id", "start_time", "caption"), rows)
     spoken = [scene for scene in scenes if is_read_speech(scene)]
     for scene in spoken:
-        for suffix, text in (("original", scene.facts["text"]), ("normalized", normalized(scene.facts["text"]))):
-            (root / f"{libritts_stem(scene)}.{suffix}.txt").write_text(text, encoding="utf-8")
+        for suffix in ("original", "normalized"):  # alike: no number or abbreviation to spell out
+            (root / f"{libritts_stem(scene)}.{suffix}.txt").write_text(scene.facts["text"], encoding="utf-8")
     # read speech is listed by its LibriTTS file, which has the full band
     listed = [(files_of(scene, []).written[-1][0], caption(scene)) for scene in scenes]
     _csv(root / CAPTIONS, ("file_name", "caption"), listed)

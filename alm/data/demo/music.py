@@ -1,6 +1,6 @@
-"""Music: eight instruments, drums, and the three forms of piece that the questions are about."""
+"""Music: eight instruments, drums, and the four forms of piece that the questions are about."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -95,46 +95,66 @@ INSTRUMENTS: dict[str, Callable[[Draws, float, float], Wave]] = {
 }
 """Label (one word, as answered) → a note of a MIDI pitch and a length in seconds."""
 
-CHORD_INSTRUMENTS = ("piano", "organ", "violin", "trumpet")
+LINE_INSTRUMENTS = ("piano", "flute", "trumpet")
+CHORD_INSTRUMENTS = ("piano", "organ")
 """Those that play the chord pieces: steady harmonic partials, so that the third is heard."""
-CHORD_ROOTS = (72, 74, 77, 79)
-"""C5, D5, F5, G5: there the two thirds differ by 31 Hz or more, which a 1,024-point spectrum at 24 kHz resolves."""
+CHORD_ROOTS = (72, 77)
+"""C5 and F5: there the two thirds differ by 31 Hz or more, which a 1,024-point spectrum at 24 kHz resolves."""
 THIRDS = {"major": 4, "minor": 3}
 MOVES = ("rising", "falling", "steady", "alternating")
-BEATS = {"slow": (0.72, 0.85), "medium": (0.36, 0.42), "fast": (0.17, 0.2)}
-"""Tempo label → seconds per note."""
+BEATS = {"slow": (0.7, 0.85), "medium": (0.34, 0.4), "fast": (0.15, 0.18)}
+"""Tempo label → seconds per beat."""
 
 
 def drum_track(d: Draws, samples: int, beat: float) -> Wave:
-    """Kick and snare in turn on the beat, hi-hat in between (at tempi where it fits)."""
+    """Kick and snare in turn, one every `beat` seconds."""
     n = seconds(0.16)
     kick = tone(50 + 110 * np.exp(-35 * times(n)), {1: 1.0}) * decay(n, 0.2)
-    snare = band_noise(d, n, 1_200, 7_000, 2) * decay(n, 0.13, 0.001) * 0.5
-    hat = band_noise(d, seconds(0.05), 7_000, 11_500) * decay(seconds(0.05), 0.05, 0.001) * 0.3
-    half = beat / 2 if beat > 0.3 else beat
-    hits = [(beat * i, snare if i % 2 else kick) for i in range(int(samples / SAMPLING_RATE / beat))]
-    hats = [(half * i, hat) for i in range(int(samples / SAMPLING_RATE / half))]
-    return place(samples, hits + hats)
+    kick += 0.2 * band_noise(d, n, 2_000, 6_000) * decay(n, 0.02, 0.001)
+    snare = band_noise(d, n, 1_200, 9_000, 2) * decay(n, 0.13, 0.001) * 0.5
+    return place(
+        samples, [(beat * i, snare if i % 2 else kick) for i in range(int(samples / SAMPLING_RATE / beat) + 1)]
+    )
 
 
-def melody(d: Draws, instrument: str, tempo: str, direction: str, drums: bool, length: float) -> Wave:
-    """Notes on the beat of a tempo class that climb or fall 12 to 19 semitones in all, stay on one pitch, or go to and fro."""
-    beat = d.uniform(*BEATS[tempo])
-    count = max(3, int(length / beat))
-    index, span = np.arange(count), d.uniform(12, 19)
-    steps = {
-        "rising": span * (index / (count - 1) - 0.5),
-        "falling": span * (0.5 - index / (count - 1)),
-        "steady": 0.0 * index,
-        "alternating": 0.5 * span * (index % 2 - 0.5),
-    }[direction]
-    pitches = 71 + d.uniform(-4, 4) + np.round(steps)
+def _sequence(d: Draws, instrument: str, pitches: Sequence[float], beat: float) -> Wave:
+    """One note of `instrument` per `beat` seconds, peak 1."""
     play = INSTRUMENTS[instrument]
     wave = place(
-        seconds(count * beat + 0.05), [(beat * i, play(d, float(p), 0.92 * beat)) for i, p in enumerate(pitches)]
+        seconds(len(pitches) * beat), [(beat * i, play(d, float(p), 0.92 * beat)) for i, p in enumerate(pitches)]
     )
-    wave /= np.abs(wave).max()
+    return wave / np.abs(wave).max()
+
+
+def tune(d: Draws, instrument: str, drums: bool, length: float) -> Wave:
+    """Random notes of a pentatonic scale, with or without drums."""
+    beat = d.uniform(0.28, 0.36)
+    pitches = 70 + d.uniform(-2, 2) + d.rng.choice([-6, -3, -1, 1, 4, 6], size=int(length / beat))
+    wave = _sequence(d, instrument, list(pitches), beat)
     return wave + 0.9 * drum_track(d, len(wave), beat) if drums else wave
+
+
+def rhythm(d: Draws, tempo: str, length: float) -> Wave:
+    """Drums with a bass guitar that walks between root and fifth."""
+    beat = d.uniform(*BEATS[tempo])
+    count = max(3, int(length / beat))
+    root = 64 + d.uniform(-3, 3)
+    wave = _sequence(d, "bass", [root + (7 if i % 4 > 1 else 0) for i in range(count)], beat)
+    return 0.5 * wave + drum_track(d, len(wave), beat)
+
+
+def line(d: Draws, instrument: str, direction: str, length: float) -> Wave:
+    """Six to nine notes that climb or fall two octaves in all, stay on one pitch, or go to and fro."""
+    beat = d.uniform(0.24, 0.3)
+    count = int(length / beat)
+    way = 24 * (np.arange(count) / (count - 1) - 0.5)
+    steps = {
+        "rising": way,
+        "falling": -way,
+        "steady": np.full(count, d.uniform(-10, 10)),
+        "alternating": 9.0 * (-1) ** np.arange(count),
+    }[direction]
+    return _sequence(d, instrument, list(72 + d.uniform(-1, 1) + np.round(steps)), beat)
 
 
 def chord(d: Draws, instrument: str, quality: str, texture: str, root: int, length: float) -> Wave:
@@ -148,15 +168,3 @@ def chord(d: Draws, instrument: str, quality: str, texture: str, root: int, leng
     step = length / 8
     order = [0, 1, 2, 1, 0, 1, 2, 1]
     return place(seconds(length), [(step * i, play(d, triad[k], 0.95 * step)) for i, k in enumerate(order)])
-
-
-def notes(d: Draws, instrument: str, count: int, length: float) -> Wave:
-    """`count` separate notes of one instrument, with a rest after each, in a clip of `length` seconds."""
-    gap = d.uniform(0.4, 0.5)
-    start = d.uniform(0.05, 0.15)
-    pitches = 72 + d.rng.choice([-7, -5, -3, 0, 2, 4, 7], size=count)
-    detune = d.uniform(-0.3, 0.3)
-    play = INSTRUMENTS[instrument]
-    return place(
-        seconds(length), [(start + gap * i, play(d, float(p) + detune, 0.6 * gap)) for i, p in enumerate(pitches)]
-    )

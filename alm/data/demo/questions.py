@@ -6,6 +6,7 @@ choice is balanced for every number of choices and every kind, and the wording i
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from alm.data.demo.lexicon import RATES, WORDS
 from alm.data.demo.music import BEATS, INSTRUMENTS, MOVES, THIRDS
@@ -31,12 +32,12 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
+    # any domain
+    "content": Kind(("speech", "sound", "music"), 3, ("Is this speech, sound or music?",), SEMANTIC),
     # speech
     "speaker_sex": Kind(("man", "woman"), 2, ("Is the speaker a man or a woman?",), SEMANTIC),
     "keyword": Kind(WORDS, 4, ("Which keyword is spoken?",), SEMANTIC),
-    "speaking_rate": Kind(
-        tuple(RATES), 3, ("How fast does the speaker talk?", "What is the speaking rate?"), PERCEPTION
-    ),
+    "speaking_rate": Kind(tuple(RATES), 3, ("How fast does the speaker talk?",), PERCEPTION),
     "speech_background": Kind((*TEXTURES, "music"), 5, ("What is heard behind the speech?",), PERCEPTION),
     "word_in_noise": Kind(WORDS, 4, ("Which keyword is spoken?",), SEMANTIC, hard=True),
     "first_speaker": Kind(("man", "woman"), 2, ("Who speaks first?",), SEMANTIC),
@@ -44,11 +45,10 @@ KINDS: dict[str, Kind] = {
     # sound
     "sound_event": Kind(tuple(EVENTS), 5, ("Which sound event is heard?", "What makes the loudest sound?"), PERCEPTION),
     "background": Kind(tuple(TEXTURES), 5, ("What is the background sound?",), PERCEPTION),
-    "event_count": Kind(NUMBERS[:4], 4, ("How many times does the sound occur?",), PERCEPTION),
+    "event_count": Kind(NUMBERS[:4], 4, ("How many times does the sound occur?",), PERCEPTION, hard=True),
     "first_event": Kind(tuple(EVENTS), 5, ("Which sound comes first?",), PERCEPTION),
     "last_event": Kind(tuple(EVENTS), 5, ("Which sound comes last?",), PERCEPTION),
-    "pitch_direction": Kind(GLIDES, 4, ("How does the pitch of the tone change?",), SIGNAL),
-    "presence": Kind(("yes", "no"), 2, ("Is this sound heard: {}?",), PERCEPTION),
+    "pitch_direction": Kind(GLIDES, 4, ("How does the pitch move?",), SIGNAL),
     # music
     "instrument": Kind(tuple(INSTRUMENTS), 5, ("Which instrument plays?", "What instrument is heard?"), PERCEPTION),
     "tempo": Kind(tuple(BEATS), 3, ("What is the tempo of the music?",), PERCEPTION),
@@ -56,20 +56,17 @@ KINDS: dict[str, Kind] = {
     "chord_texture": Kind(
         ("together", "separately"), 2, ("Are the notes of the chord played together or separately?",), PERCEPTION
     ),
-    "melody_direction": Kind(MOVES, 4, ("How does the melody move?",), PERCEPTION),
+    "melody_direction": Kind(MOVES, 4, ("How does the pitch move?",), PERCEPTION),
     "drums": Kind(("yes", "no"), 2, ("Are there drums in the music?",), PERCEPTION),
-    "note_count": Kind(NUMBERS[1:], 4, ("How many notes are played?",), PERCEPTION, hard=True),
 }
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a scene can be asked: a kind, the true label, a label that must be offered too, and what fills the wording."""
+class Asked(NamedTuple):
+    """What a scene can be asked: a kind, the true label, and a label that must be offered too."""
 
     kind: str
     answer: str
     rival: str | None = None
-    filling: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,13 +87,9 @@ class Question:
     @property
     def modality(self) -> str:
         """MMAR's modality of the clip."""
-        if self.scene.form == "background_sentence":
-            return "mix-music-speech" if self.scene.facts["background"] == "music" else "mix-sound-speech"
-        return "mix-sound-speech" if self.scene.form == "noisy_sentence" else self.scene.domain
-
-
-def _yes(truth: bool) -> str:
-    return "yes" if truth else "no"
+        if self.scene.form != "background_word":
+            return self.scene.domain
+        return "mix-music-speech" if self.scene.facts["background"] == "music" else "mix-sound-speech"
 
 
 def asked(scene: Scene) -> list[Asked]:
@@ -108,43 +101,42 @@ def _asked_of_speech(scene: Scene) -> list[Asked]:
     f = scene.facts
     first = f["speakers"][0]["sex"]
     match scene.form:
-        case "sentence":
-            return [Asked("speaker_sex", first), Asked("keyword", f["word"]), Asked("speaking_rate", f["rate"])]
-        case "background_sentence":
+        case "word":
+            return [Asked("keyword", f["word"]), Asked("speaker_sex", first)]
+        case "pace":
+            return [Asked("speaking_rate", f["rate"]), Asked("content", scene.domain)]
+        case "background_word":
             return [Asked("speech_background", f["background"]), Asked("word_in_noise", f["word"])]
-        case "noisy_sentence":
-            return [Asked("word_in_noise", f["word"])]
         case _:  # conversation
             count = len(f["speakers"])
-            order = [Asked("first_speaker", first)] if count > 1 else []
-            return [Asked("speaker_count", NUMBERS[count - 1]), *order]
+            return [Asked("speaker_count", NUMBERS[count - 1]), Asked("first_speaker", first)]
 
 
 def _asked_of_sound(scene: Scene) -> list[Asked]:
     f = scene.facts
     match scene.form:
         case "event":
-            presence = Asked("presence", _yes(f["event"] == f["asked"]), filling=f["asked"])
-            return [Asked("sound_event", f["event"]), Asked("background", f["background"]), presence]
-        case "counting":
-            return [Asked("event_count", NUMBERS[f["count"] - 1]), Asked("background", f["background"])]
+            return [Asked("sound_event", f["event"]), Asked("background", f["background"])]
         case "order":
             first, last = f["events"]
-            return [Asked("first_event", first, last), Asked("last_event", last, first)]
-        case _:  # sweep
-            return [Asked("pitch_direction", f["direction"]), Asked("background", f["background"])]
+            return [Asked("first_event", first, last) if f["asked"] == "first" else Asked("last_event", last, first)]
+        case "counting":
+            return [Asked("event_count", NUMBERS[f["count"] - 1]), Asked("content", scene.domain)]
+        case _:  # glide
+            return [Asked("pitch_direction", f["direction"])]
 
 
 def _asked_of_music(scene: Scene) -> list[Asked]:
     f = scene.facts
     match scene.form:
-        case "melody":
-            moves = [Asked("tempo", f["tempo"]), Asked("melody_direction", f["direction"])]
-            return [Asked("instrument", f["instrument"]), *moves, Asked("drums", _yes(f["drums"]))]
-        case "chord":
+        case "tune":
+            return [Asked("instrument", f["instrument"]), Asked("drums", "yes" if f["drums"] else "no")]
+        case "rhythm":
+            return [Asked("tempo", f["tempo"]), Asked("content", scene.domain)]
+        case "line":
+            return [Asked("melody_direction", f["direction"])]
+        case _:  # chord
             return [Asked("chord_quality", f["quality"]), Asked("chord_texture", f["texture"])]
-        case _:  # notes
-            return [Asked("note_count", NUMBERS[f["count"] - 1]), Asked("instrument", f["instrument"])]
 
 
 def questions_of(scenes: list[Scene], seed: int) -> list[Question]:
@@ -165,7 +157,7 @@ def questions_of(scenes: list[Scene], seed: int) -> list[Question]:
         for (index, scene, item), wording, rank in zip(items, wordings, ranks, strict=True):
             position = (dealt[kind.choices] + int(rank)) % kind.choices
             choices = _choices(deck, kind, item, position)
-            out.append((index, Question(scene, name, wording.format(item.filling), choices, item.answer)))
+            out.append((index, Question(scene, name, wording, choices, item.answer)))
         dealt[kind.choices] += len(items)
     return [question for _, question in sorted(out, key=lambda pair: pair[0])]
 

@@ -10,15 +10,13 @@ from alm.data.demo.effects import (
     Draws,
     Wave,
     active_rms,
-    band_noise,
     mix_at,
     place,
     reverberate,
     seconds,
     set_level,
-    shaped_noise,
 )
-from alm.data.demo.lexicon import RATES, TURN_RATE
+from alm.data.demo.lexicon import RATES, TURN_RATE, WORD_RATE
 from alm.data.demo.scenes import Scene
 from alm.data.demo.sounds import EVENTS, UNITS, sweep
 from alm.data.demo.speech import Speaker
@@ -26,11 +24,6 @@ from alm.data.demo.textures import TEXTURES
 
 SHORTEST, LONGEST = 1.6, 3.0
 """Seconds of a clip."""
-NOISES: dict[str, Callable[[Draws, int], Wave]] = {
-    "white": lambda d, n: d.noise(n),
-    "pink": lambda d, n: shaped_noise(d, n, lambda f: (f + 20) ** -0.5),
-    "low": lambda d, n: band_noise(d, n, 40, 900, 1),
-}
 
 
 def _in_clip(draws: Draws, wave: Wave, extra: float = 0.4) -> Wave:
@@ -40,39 +33,33 @@ def _in_clip(draws: Draws, wave: Wave, extra: float = 0.4) -> Wave:
     return place(seconds(total), [(draws.uniform(0.2, 0.8) * max(total - length, 0), wave)])
 
 
-def _say(draws: Draws, scene: Scene) -> Wave:
-    speaker, (low, high) = scene.facts["speakers"][0], RATES[scene.facts["rate"]]
+def _say(draws: Draws, scene: Scene, rates: tuple[float, float]) -> Wave:
+    who = scene.facts["speakers"][0]
     with Speaker() as voice:
-        return voice.say(
-            scene.facts["text"],
-            f"{speaker['accent']}+{speaker['variant']}",
-            draws.uniform(low, high),
-            speaker["pitch"],
-            speaker["range"],
-        )
+        rate = draws.uniform(*rates)
+        return voice.say(scene.facts["text"], f"{who['accent']}+{who['variant']}", rate, who["pitch"], who["range"])
 
 
-def sentence(draws: Draws, scene: Scene) -> Wave:
-    """A sentence alone."""
-    return _in_clip(draws, _say(draws, scene))
+def word(draws: Draws, scene: Scene) -> Wave:
+    """A short sentence alone."""
+    return _in_clip(draws, _say(draws, scene, WORD_RATE))
 
 
-def background_sentence(draws: Draws, scene: Scene) -> Wave:
-    """A sentence 3 to 9 dB over its background."""
-    clip = _in_clip(draws, _say(draws, scene), 0.7)
+def pace(draws: Draws, scene: Scene) -> Wave:
+    """A sentence at its rate."""
+    return _in_clip(draws, _say(draws, scene, RATES[scene.facts["rate"]]))
+
+
+def background_word(draws: Draws, scene: Scene) -> Wave:
+    """A short sentence 4 to 10 dB over its background."""
+    clip = _in_clip(draws, _say(draws, scene, WORD_RATE))
     label = scene.facts["background"]
     if label == "music":
         root = 60 + draws.uniform(-4, 4)
         background = np.sum([music.organ(draws, root + step, len(clip) / SAMPLING_RATE) for step in (0, 4, 7)], axis=0)
     else:
         background = TEXTURES[label](draws, len(clip))
-    return mix_at(clip, background, draws.uniform(3, 9))
-
-
-def noisy_sentence(draws: Draws, scene: Scene) -> Wave:
-    """A sentence 2 to 8 dB over noise."""
-    clip = _in_clip(draws, _say(draws, scene))
-    return mix_at(clip, NOISES[scene.facts["noise"]](draws, len(clip)), draws.uniform(2, 8))
+    return mix_at(clip, background, draws.uniform(4, 10))
 
 
 def conversation(draws: Draws, scene: Scene) -> Wave:
@@ -110,55 +97,48 @@ def order(draws: Draws, scene: Scene) -> Wave:
     return _in_clip(draws, place(seconds(start) + len(second), [(0.0, first), (start, second)]), 0.3)
 
 
-def gliding(draws: Draws, scene: Scene) -> Wave:
-    """A sweep 10 to 16 dB over its texture."""
-    clip = _in_clip(draws, sweep(draws, scene.facts["direction"], draws.uniform(0.9, 1.6)), 0.8)
-    return mix_at(clip, TEXTURES[scene.facts["background"]](draws, len(clip)), draws.uniform(10, 16))
+def glide(draws: Draws, scene: Scene) -> Wave:
+    """A sweep 15 to 20 dB over its texture."""
+    clip = _in_clip(draws, sweep(draws, scene.facts["direction"], draws.uniform(1.2, 1.6)))
+    return mix_at(clip, TEXTURES[scene.facts["background"]](draws, len(clip)), draws.uniform(15, 20))
 
 
-def melody(draws: Draws, scene: Scene) -> Wave:
-    """A melody of 1.9 to 2.8 s."""
-    facts = scene.facts
-    return _in_clip(
-        draws,
-        music.melody(
-            draws, facts["instrument"], facts["tempo"], facts["direction"], facts["drums"], draws.uniform(2.2, 2.7)
-        ),
-        0.2,
-    )
+def tune(draws: Draws, scene: Scene) -> Wave:
+    """A tune of about 2 s."""
+    f = scene.facts
+    return _in_clip(draws, music.tune(draws, f["instrument"], f["drums"], draws.uniform(1.7, 2.2)), 0.2)
+
+
+def rhythm(draws: Draws, scene: Scene) -> Wave:
+    """Drums of about 2.3 s."""
+    return _in_clip(draws, music.rhythm(draws, scene.facts["tempo"], draws.uniform(2.2, 2.6)), 0.2)
+
+
+def line(draws: Draws, scene: Scene) -> Wave:
+    """A melody of about 2 s."""
+    f = scene.facts
+    return _in_clip(draws, music.line(draws, f["instrument"], f["direction"], draws.uniform(1.8, 2.3)), 0.2)
 
 
 def chord(draws: Draws, scene: Scene) -> Wave:
-    """A triad of 1.8 to 2.4 s."""
-    facts = scene.facts
-    return _in_clip(
-        draws,
-        music.chord(
-            draws, facts["instrument"], facts["quality"], facts["texture"], facts["root"], draws.uniform(1.8, 2.4)
-        ),
-        0.2,
-    )
-
-
-def notes(draws: Draws, scene: Scene) -> Wave:
-    """Separate notes, and a rest whose length does not tell their number."""
-    played = music.notes(draws, scene.facts["instrument"], scene.facts["count"], LONGEST)
-    last = float(np.flatnonzero(np.abs(played) > 1e-3 * np.abs(played).max())[-1]) / SAMPLING_RATE
-    return played[: seconds(min(max(last + draws.uniform(0.1, 0.9), SHORTEST), LONGEST))]
+    """A triad of about 2 s."""
+    f, length = scene.facts, draws.uniform(1.7, 2.2)
+    return _in_clip(draws, music.chord(draws, f["instrument"], f["quality"], f["texture"], f["root"], length), 0.2)
 
 
 RENDERERS: dict[str, Callable[[Draws, Scene], Wave]] = {
-    "sentence": sentence,
-    "background_sentence": background_sentence,
-    "noisy_sentence": noisy_sentence,
+    "word": word,
+    "pace": pace,
+    "background_word": background_word,
     "conversation": conversation,
     "event": event,
-    "counting": counting,
     "order": order,
-    "sweep": gliding,
-    "melody": melody,
+    "counting": counting,
+    "glide": glide,
+    "tune": tune,
+    "rhythm": rhythm,
+    "line": line,
     "chord": chord,
-    "notes": notes,
 }
 
 

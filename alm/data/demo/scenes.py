@@ -1,7 +1,7 @@
 """What each clip of the demo corpus holds: scenes drawn from balanced decks, before any sound is made.
 
 What train and test share: words, sound classes, textures, instruments, chord roots, question texts. What is disjoint: carrier
-sentences and turns (`lexicon.CARRIERS`, `lexicon.PHRASES`), voices (`lexicon.VOICES`), and every synthesis parameter drawn by
+sentences and turns (`lexicon.CARRIERS`, `SENTENCES`, `PHRASES`), voices (`lexicon.VOICES`), and every synthesis parameter drawn by
 `effects.Draws.uniform` (test values lie in cells of the range that training never uses).
 """
 
@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from alm.data.demo.lexicon import ACCENTS, CARRIERS, PHRASES, RATES, VOICES, WORDS
-from alm.data.demo.music import BEATS, CHORD_INSTRUMENTS, CHORD_ROOTS, INSTRUMENTS, MOVES, THIRDS
+from alm.data.demo.lexicon import ACCENTS, CARRIERS, PHRASES, PITCHES, RATES, SENTENCES, VOICES, WORDS
+from alm.data.demo.music import BEATS, CHORD_INSTRUMENTS, CHORD_ROOTS, INSTRUMENTS, LINE_INSTRUMENTS, MOVES, THIRDS
 from alm.data.demo.sounds import EVENTS, GLIDES, UNITS
 from alm.data.demo.textures import TEXTURES
 
@@ -59,36 +59,43 @@ def _voices(deck: Deck, split: str, sexes: list[str]) -> list[dict[str, Any]]:
     for sex in sexes:
         same = [voice.variant for voice in VOICES[split] if voice.sex == sex]
         variant, accent = same[deck.rng.integers(len(same))], list(ACCENTS)[deck.rng.integers(len(ACCENTS))]
-        pitch, span = int(deck.rng.integers(38, 63)), int(deck.rng.integers(30, 71))
+        pitch, span = int(deck.rng.integers(*PITCHES[sex])), int(deck.rng.integers(30, 71))
         out.append({"variant": variant, "sex": sex, "accent": accent, "pitch": pitch, "range": span})
     return out
 
 
-def _spoken(deck: Deck, split: str, count: int, rates: Sequence[str]) -> list[Facts]:
+def _spoken(deck: Deck, split: str, count: int, carriers: Sequence[str]) -> list[Facts]:
     """One speaker, one sentence with one keyword."""
-    sexes, words = deck.deal(("man", "woman"), count), deck.deal(WORDS, count)
-    rate, carriers = deck.deal(rates, count), deck.deal(CARRIERS[split], count)
+    sexes, words, around = (deck.deal(items, count) for items in (("man", "woman"), WORDS, carriers))
     return [
-        {"word": w, "rate": r, "text": c.format(w), "speakers": [s]}
-        for s, w, r, c in zip(_voices(deck, split, sexes), words, rate, carriers, strict=True)
+        {"word": word, "text": carrier.format(word), "speakers": [speaker]}
+        for speaker, word, carrier in zip(_voices(deck, split, sexes), words, around, strict=True)
     ]
 
 
-def sentence(deck: Deck, split: str, count: int) -> list[Facts]:
+def _crossed(deck: Deck, number: int, /, **factors: Sequence[Any]) -> list[Facts]:
+    """Facts whose factors are dealt independently of each other."""
+    columns = [deck.deal(values, number) for values in factors.values()]
+    return [dict(zip(factors, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def word(deck: Deck, split: str, count: int) -> list[Facts]:
+    """A short clean sentence around a keyword."""
+    return _spoken(deck, split, count, CARRIERS[split])
+
+
+def pace(deck: Deck, split: str, count: int) -> list[Facts]:
     """A clean sentence at one of three speaking rates."""
-    return _spoken(deck, split, count, tuple(RATES))
+    rates = deck.deal(tuple(RATES), count)
+    spoken = _spoken(deck, split, count, SENTENCES[split])
+    return [{**facts, "rate": rate} for facts, rate in zip(spoken, rates, strict=True)]
 
 
-def background_sentence(deck: Deck, split: str, count: int) -> list[Facts]:
-    """A sentence over a texture or over music."""
+def background_word(deck: Deck, split: str, count: int) -> list[Facts]:
+    """A short sentence over a texture or over music."""
     backgrounds = deck.deal((*TEXTURES, "music"), count)
-    return [{**f, "background": b} for f, b in zip(_spoken(deck, split, count, ("normal",)), backgrounds, strict=True)]
-
-
-def noisy_sentence(deck: Deck, split: str, count: int) -> list[Facts]:
-    """A sentence in steady noise."""
-    noises = deck.deal(("white", "pink", "low"), count)
-    return [{**f, "noise": n} for f, n in zip(_spoken(deck, split, count, ("normal",)), noises, strict=True)]
+    spoken = _spoken(deck, split, count, CARRIERS[split])
+    return [{**facts, "background": background} for facts, background in zip(spoken, backgrounds, strict=True)]
 
 
 def conversation(deck: Deck, split: str, count: int) -> list[Facts]:
@@ -110,61 +117,53 @@ def conversation(deck: Deck, split: str, count: int) -> list[Facts]:
 
 
 def event(deck: Deck, split: str, count: int) -> list[Facts]:
-    """One event over a texture; whether a named sound occurs is asked of it."""
-    yes = deck.deal((True, False), count)
-    pairs = iter(deck.pairs(tuple(EVENTS), yes.count(False)))
-    present = iter(deck.deal(tuple(EVENTS), yes.count(True)))
-    backgrounds = deck.deal(tuple(TEXTURES), count)
-    out = []
-    for is_present, background in zip(yes, backgrounds, strict=True):
-        label, asked = (next(present),) * 2 if is_present else next(pairs)
-        out.append({"event": label, "asked": asked, "background": background})
+    """One event over a texture."""
+    return _crossed(deck, count, event=tuple(EVENTS), background=tuple(TEXTURES))
+
+
+def order(deck: Deck, split: str, count: int) -> list[Facts]:
+    """Two different events, one after the other; one of the two is asked for.
+
+    Not both: two questions about one clip would share just the two true labels among their choices, and tell each other's answer.
+    """
+    ends, out = deck.deal(("first", "last"), count), []
+    pairs = {end: iter(deck.pairs(tuple(EVENTS), ends.count(end))) for end in ("first", "last")}
+    for end in ends:
+        out.append({"events": list(next(pairs[end])), "asked": end})
     return out
 
 
 def counting(deck: Deck, split: str, count: int) -> list[Facts]:
-    """One unit, one to four times, over a quiet texture."""
-    numbers, units, backgrounds = (deck.deal(tuple(x), count) for x in ((1, 2, 3, 4), UNITS, TEXTURES))
-    return [{"unit": u, "count": n, "background": b} for u, n, b in zip(units, numbers, backgrounds, strict=True)]
+    """One unit, one to four times, over a faint texture."""
+    return _crossed(deck, count, unit=tuple(UNITS), count=(1, 2, 3, 4), background=tuple(TEXTURES))
 
 
-def order(deck: Deck, split: str, count: int) -> list[Facts]:
-    """Two different events, one after the other."""
-    return [{"events": list(pair)} for pair in deck.pairs(tuple(EVENTS), count)]
+def glide(deck: Deck, split: str, count: int) -> list[Facts]:
+    """A tone whose pitch rises, falls, stays or wavers, over a faint texture."""
+    return _crossed(deck, count, direction=GLIDES, background=tuple(TEXTURES))
 
 
-def sweep(deck: Deck, split: str, count: int) -> list[Facts]:
-    """A tone whose pitch rises, falls, stays or wavers, over a quiet texture."""
-    directions = deck.deal(GLIDES, count)
-    backgrounds = deck.deal(tuple(TEXTURES), count)
-    return [{"direction": d, "background": b} for d, b in zip(directions, backgrounds, strict=True)]
+def tune(deck: Deck, split: str, count: int) -> list[Facts]:
+    """A tune of one instrument, with or without drums."""
+    return _crossed(deck, count, instrument=tuple(INSTRUMENTS), drums=(True, False))
 
 
-def melody(deck: Deck, split: str, count: int) -> list[Facts]:
-    """Notes of one instrument in a tempo and a direction, with or without drums."""
-    names = ("instrument", "tempo", "direction", "drums")
-    ranges: tuple[Sequence[Any], ...] = (
-        tuple(INSTRUMENTS),
-        tuple(BEATS),
-        MOVES,
-        (True, False),
-    )
-    columns = [deck.deal(values, count) for values in ranges]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+def rhythm(deck: Deck, split: str, count: int) -> list[Facts]:
+    """Drums and bass at one of three tempi."""
+    return _crossed(deck, count, tempo=tuple(BEATS))
+
+
+def line(deck: Deck, split: str, count: int) -> list[Facts]:
+    """A melody that rises, falls, repeats one note or alternates between two."""
+    return _crossed(deck, count, instrument=LINE_INSTRUMENTS, direction=MOVES)
 
 
 def chord(deck: Deck, split: str, count: int) -> list[Facts]:
     """A major or minor triad, its notes together or one by one."""
-    names = ("instrument", "quality", "texture", "root")
-    ranges: tuple[Sequence[Any], ...] = (CHORD_INSTRUMENTS, tuple(THIRDS), ("together", "separately"), CHORD_ROOTS)
-    columns = [deck.deal(values, count) for values in ranges]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def notes(deck: Deck, split: str, count: int) -> list[Facts]:
-    """Two to five separate notes."""
-    numbers, instruments = deck.deal((2, 3, 4, 5), count), deck.deal(tuple(INSTRUMENTS), count)
-    return [{"count": n, "instrument": i} for n, i in zip(numbers, instruments, strict=True)]
+    textures = ("together", "separately")
+    return _crossed(
+        deck, count, instrument=CHORD_INSTRUMENTS, quality=tuple(THIRDS), texture=textures, root=CHORD_ROOTS
+    )
 
 
 @dataclass(frozen=True)
@@ -178,22 +177,22 @@ class Form:
 
 
 FORMS: dict[str, Form] = {
-    "sentence": Form("speech", 14, sentence, rooms=True),
-    "background_sentence": Form("speech", 9, background_sentence),
-    "noisy_sentence": Form("speech", 6, noisy_sentence),
-    "conversation": Form("speech", 12, conversation, rooms=True),
+    "word": Form("speech", 13, word, rooms=True),
+    "pace": Form("speech", 6, pace, rooms=True),
+    "background_word": Form("speech", 9, background_word),
+    "conversation": Form("speech", 9, conversation, rooms=True),
     "event": Form("sound", 11, event),
-    "counting": Form("sound", 8, counting),
-    "order": Form("sound", 9, order, rooms=True),
-    "sweep": Form("sound", 5, sweep),
-    "melody": Form("music", 13, melody, rooms=True),
-    "chord": Form("music", 8, chord, rooms=True),
-    "notes": Form("music", 5, notes, rooms=True),
+    "order": Form("sound", 12, order, rooms=True),
+    "counting": Form("sound", 6, counting),
+    "glide": Form("sound", 7, glide),
+    "tune": Form("music", 9, tune, rooms=True),
+    "rhythm": Form("music", 6, rhythm, rooms=True),
+    "line": Form("music", 7, line, rooms=True),
+    "chord": Form("music", 7, chord, rooms=True),
 }
 
-
-ROOMS = (True,) * 3 + (False,) * 7
-"""Three clips in ten of the forms without a background get a room."""
+ROOMS = (True, False, False, False)
+"""One clip in four of the forms without a background get a room."""
 
 
 def allocate(clips: int) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Sound events: twelve classes, each a function of the clip's draws.
+"""Sound events: ten classes, each a function of the clip's draws.
 
 An event is one natural occurrence (a burst of knocks, a ring); a unit is the smallest part that can be counted (one knock).
 """
@@ -121,35 +121,12 @@ def beep(d: Draws) -> Wave:
     return fade(tone(steady(d.uniform(1_900, 2_300), 0.14), {1: 1, 3: 0.4}), 0.004, 0.004)
 
 
-def alarm(d: Draws) -> Wave:
-    """Four equal beeps at regular intervals."""
-    one = beep(d)
-    return _repeat(d, lambda _: one, 4, 0.27)
-
-
-def footsteps(d: Draws) -> Wave:
-    """Four steps: a dull heel, then a scuff of gravel."""
-    n = seconds(0.2)
-    parts = []
-    for i in range(4):
-        heel = tone(d.uniform(75, 100) * np.exp(-6 * times(n)) + 45, {1: 1.0}) * decay(n, 0.16)
-        scuff = band_noise(d, n, 2_000, 5_000) * np.hanning(n) * 0.25
-        parts.append((0.3 * i, 1.4 * heel + np.roll(scuff, seconds(0.02))))
-    return place(seconds(1.15), parts)
-
-
 def thunder(d: Draws) -> Wave:
     """A crack and a long low rumble."""
     n = seconds(1.2)
     rumble = band_noise(d, n, 35, d.uniform(110, 150)) * decay(n, 2.2, 0.06)
     swell = 1 + 0.6 * np.sin(2 * np.pi * d.uniform(3, 5) * times(n))
     return 1.5 * rumble * swell + 0.7 * band_noise(d, n, 150, 900, 1) * decay(n, 0.5)
-
-
-def drop(d: Draws) -> Wave:
-    """One water drop: a short rising bubble tone."""
-    n = seconds(0.13)
-    return tone(d.uniform(700, 900) * (1 + 1.2 * np.arange(n) / n), {1: 1.0}) * decay(n, 0.14)
 
 
 def _repeat(d: Draws, unit: Callable[[Draws], Wave], count: int, gap: float) -> Wave:
@@ -168,13 +145,11 @@ EVENTS: dict[str, Callable[[Draws], Wave]] = {
     "horn": horn,
     "clapping": clapping,
     "telephone": telephone,
-    "alarm": alarm,
-    "footsteps": footsteps,
     "thunder": thunder,
 }
 """Label (one word, as answered) → one occurrence of 0.5 to 1.25 s."""
 
-UNITS: dict[str, Callable[[Draws], Wave]] = {"bark": bark, "knock": knock, "honk": honk, "beep": beep, "drop": drop}
+UNITS: dict[str, Callable[[Draws], Wave]] = {"bark": bark, "knock": knock, "honk": honk, "beep": beep}
 """Label → one countable unit of at most 0.4 s."""
 
 

@@ -1,0 +1,175 @@
+"""`recipes/train_codec.py` and `recipes/train_vocoder.py` through their own `main()`."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from codec import EntangleCodec, EntangleCodecConfig, EntangleCodecForPreTraining
+from codec.audio import AudioError, write_audio
+from codec.data import ClipListError, CropDataset, read_clips
+from codec.mel import MelSpec
+
+from .conftest import SMALL, script  # noqa: TID252
+
+FAST = ["--per_device_train_batch_size", "4", "--learning_rate", "5e-3", "--warmup_steps", "0", "--logging_steps", "1"]
+FAST += ["--gradient_accumulation_steps", "1", "--disable_tqdm", "true", "--use_cpu", "true", "--crop_seconds", "0.4"]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve tones of different pitch, captioned, in AudioFolder's form."""
+    folder = tmp_path_factory.mktemp("clips")
+    rows = []
+    for n in range(12):
+        seconds = np.arange(9_600 + 700 * n) / 24_000
+        write_audio(folder / f"{n}.wav", 0.3 * np.sin(2 * np.pi * 200 * (n + 1) * seconds), 24_000)
+        rows.append((f"{n}.wav", f"a tone of pitch {n}, {'low' if n < 6 else 'high'} and steady"))
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file_name", "caption"), *rows])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("numbers") / "codec.yaml"
+    small = {f"{part}{name}": value for part in ("", "decoder_", "text_") for name, value in SMALL.items()}
+    path.write_text(
+        yaml.safe_dump(
+            {**small, "codebook_size": 32, "projection_size": 8, "text_vocab_size": 60, "conditioning": "add"}
+        )
+    )
+    return path
+
+
+def train(clips: Path, numbers: Path, output: Path, *more: str) -> None:
+    flags = ["--audio", str(clips), "--codec", str(numbers), "--output_dir", str(output), *FAST]
+    script("train_codec.py")([*flags, "--quantize_after", "3", "--restart_every", "2", "--max_steps", "10", *more])
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    return [
+        json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines() if "flow_loss" in line
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(clips: Path, numbers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("codec")
+    train(clips, numbers, output, "--save_steps", "4", "--save_total_limit", "9")
+    return output
+
+
+def test_it_learns_and_ends_as_a_codec(clips: Path, trained: Path) -> None:
+    steps = log(trained)
+    assert len(steps) == 10
+    assert steps[-1]["flow_loss"] < steps[0]["flow_loss"]
+    assert sum(step["restarted"] for step in steps) > 0
+    assert steps[-1]["code_perplexity"] > 4
+    codec = EntangleCodec.from_pretrained(trained)
+    spec = codec.model.config.mel_spec
+    assert spec.mean != 0  # statistics of the training set
+    assert codec.encode([np.zeros(4_800, np.float32)])[0].shape == (1, 10)
+    full = EntangleCodecForPreTraining.from_pretrained(trained / "pretraining")
+    assert EntangleCodec(full.codec).fingerprint == codec.fingerprint
+    assert json.loads((trained / "manifest.json").read_text())["fingerprint"] == codec.fingerprint
+
+
+@pytest.mark.parametrize("step", [4, 8])
+def test_resume_is_exact(clips: Path, numbers: Path, trained: Path, tmp_path: Path, step: int) -> None:
+    import shutil
+
+    shutil.copytree(trained / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
+    for name in ("captions.model", "config.json"):
+        shutil.copy(trained / name, tmp_path)
+    train(clips, numbers, tmp_path)
+    ours, theirs = (load_file(folder / "pretraining" / "model.safetensors") for folder in (tmp_path, trained))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_finished_run_is_not_overwritten(clips: Path, numbers: Path, trained: Path) -> None:
+    with pytest.raises(ValueError, match="holds a finished run"):
+        train(clips, numbers, trained)
+
+
+def test_dry_run_prints_the_plan(
+    clips: Path, numbers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(clips, numbers, tmp_path / "none", "--dry_run")
+    printed = capsys.readouterr().out
+    assert "clips            12" in printed
+    assert "effective batch  4 crops" in printed
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_vocoder_moves_into_the_codec(clips: Path, trained: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(trained, tmp_path / "codec", ignore=shutil.ignore_patterns("checkpoint-*"))
+    numbers = tmp_path / "vocoder.yaml"
+    numbers.write_text(yaml.safe_dump({"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}))
+    before = EntangleCodec.from_pretrained(tmp_path / "codec")
+    flags = ["--codec", str(tmp_path / "codec"), "--vocoder", str(numbers), "--audio", str(clips), *FAST]
+    script("train_vocoder.py")([*flags, "--max_steps", "12", "--output_dir", str(tmp_path / "vocoder")])
+    losses = [
+        json.loads(line).get("loss") for line in (tmp_path / "vocoder" / "training_log.jsonl").read_text().splitlines()
+    ]
+    assert losses[-2] < losses[0]
+    after = EntangleCodec.from_pretrained(tmp_path / "codec")
+    assert after.fingerprint == before.fingerprint
+    wave = after.decode([np.zeros((1, 7), np.int64)])[0]
+    assert wave.shape == (7 * 480,)
+    assert np.isfinite(wave).all()
+
+
+def test_paper_and_tiny_differ_in_numbers_only() -> None:
+    configs = Path(__file__).parents[2] / "recipes" / "configs"
+    paper, tiny = (yaml.safe_load((configs / size / "codec.yaml").read_text()) for size in ("paper", "tiny"))
+    default = EntangleCodecConfig()
+    assert all(getattr(default, name) == value for name, value in paper.items())  # the class's defaults are the paper's
+    assert set(paper) <= set(tiny)
+    assert (default.hidden_size, default.projection_size, default.codebook_dim) == (768, 512, 14)  # Table 5
+    # 8 crops × 4 accumulation × 8 GPUs
+    training = yaml.safe_load((configs / "paper" / "train_codec.yaml").read_text())
+    assert training["per_device_train_batch_size"] * training["gradient_accumulation_steps"] * 8 == 256
+
+
+def test_crops_depend_on_seed_epoch_and_clip_alone(clips: Path) -> None:
+    data = CropDataset(read_clips(clips), MelSpec(), crop_seconds=0.1, seed=1)
+    first = [data[i]["mel"] for i in range(12)]
+    assert all(torch.equal(data[i]["mel"], first[i]) for i in reversed(range(12)))
+    data.set_epoch(1)
+    assert any(not torch.equal(data[i]["mel"], first[i]) for i in range(12))
+
+
+def test_unreadable_clips_are_listed_up_to_the_limit(clips: Path, tmp_path: Path) -> None:
+    rows = list(csv.reader((clips / "metadata.csv").open()))
+    (tmp_path / "text.wav").write_text("not audio")
+    table = tmp_path / "list.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [rows[0], ("text.wav", "broken"), *((clips / name, caption) for name, caption in rows[1:])]
+        )
+    data = CropDataset(read_clips(table), MelSpec(), max_unreadable=0.1)
+    assert torch.equal(data[0]["mel"], data[1]["mel"])  # the next readable clip stands in
+    assert "text.wav" in data.unreadable[0]
+    with pytest.raises(AudioError, match=r"1 of 13 clips cannot be read"):
+        CropDataset(read_clips(table), MelSpec(), max_unreadable=0.0)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "match"), [("name,caption\n", "file_name"), ("file_name,words\na.wav,b\n", "caption")]
+)
+def test_a_list_without_its_columns_is_an_error(tmp_path: Path, text: str, match: str) -> None:
+    (tmp_path / "metadata.csv").write_text(text)
+    with pytest.raises(ClipListError, match=match):
+        read_clips(tmp_path)
+    with pytest.raises(ClipListError, match=r"metadata\.csv"):
+        read_clips(tmp_path.parent)
