@@ -51,11 +51,12 @@ class FlowDecoder(nn.Module):
     def __init__(self, config: EntangleCodecConfig) -> None:
         super().__init__()
         width, bins = config.decoder_hidden_size, config.mel_spec.num_mel_bins
-        self.conditioning, self.theta = config.conditioning, config.rope_theta
+        self.theta = config.rope_theta
         self.head_width = width // config.decoder_num_attention_heads
         self.project = nn.Linear(bins, width)
         self.condition = nn.Sequential(nn.Linear(config.codebook_dim, width), nn.SiLU(), nn.Linear(width, width))
-        self.segment = nn.Parameter(torch.zeros(width))  # tells prefix from mel: they share their positions
+        # tells prefix from mel, which share their positions
+        self.segment = nn.Parameter(torch.zeros(width)) if config.conditioning == "prefix" else None
         self.time = TimeEmbedding(width)
         self.layers = nn.ModuleList(
             Block(width, config.decoder_num_attention_heads, config.decoder_intermediate_size, "swiglu", adaptive=True)
@@ -70,7 +71,7 @@ class FlowDecoder(nn.Module):
         # a unit vector times √D has entries of variance one, like the mel's
         x, condition = self.project(x_t), self.condition(vectors.to(x_t.dtype) * vectors.shape[-1] ** 0.5)
         positions = torch.arange(T, device=x.device)
-        if self.conditioning == "prefix":
+        if self.segment is not None:
             x = torch.cat([condition + self.segment, x], dim=1)  # (B, 2T, D)
             positions = positions.repeat(2)  # code i and frame i share position i
             if attention_mask is not None:

@@ -96,7 +96,8 @@ class EntangleCodecPreTrainedModel(PreTrainedModel):
         elif isinstance(module, CaptionTower):
             normal_(module.positions, std=0.01)
         elif isinstance(module, FlowDecoder):
-            zeros_(module.segment)
+            if module.segment is not None:
+                zeros_(module.segment)
             zeros_(module.out.weight)  # the first velocity is the linear guess alone (F5-TTS starts at zero likewise)
             for norm in (child for child in module.modules() if isinstance(child, AdaptiveRMSNorm)):
                 zeros_(norm.scale.weight)

@@ -42,16 +42,26 @@ class CaptionTower(nn.Module):
 
 
 def contrastive_loss(audio: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
-    """CLIP's symmetric cross-entropy (eq. 10) over a batch of embeddings `(B, D_align)` twice; `logit_scale` is a logarithm.
+    """CLIP's symmetric cross-entropy (eq. 10) over embeddings `(B, D_align)` twice; `logit_scale` is a logarithm.
 
-    The inverse temperature is held at 100 or below, as CLIP does. Captions that occur twice in a batch are no negatives of
-    each other: their pairs share the target's probability.
+    Under data parallelism the batch is that of all ranks, gathered with gradients (each rank must bring the same B). The inverse
+    temperature is held at 100 or below, as CLIP does. Captions that occur twice in a batch are no negatives of each other: their
+    pairs share the target's probability.
     """
-    a, t = F.normalize(audio.float(), dim=-1), F.normalize(text.float(), dim=-1)
+    a, t = (_of_all_ranks(F.normalize(x.float(), dim=-1)) for x in (audio, text))
     logits = logit_scale.float().clamp(max=4.6052).exp() * a @ t.T
     same = (t.detach() @ t.detach().T > 1 - 1e-6).float()
     target = same / same.sum(1, keepdim=True)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def _of_all_ranks(x: Tensor) -> Tensor:
+    """Rows `(B, D)` of every rank, `(world × B, D)`; gradients flow back to the rank that a row came from."""
+    if not torch.distributed.is_initialized() or not torch.is_grad_enabled():
+        return x
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(x))
 
 
 class TokenizedCaptions(NamedTuple):

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import runpy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from codec.audio import AudioError, write_audio
 from codec.data import ClipListError, CropDataset, read_clips
 from codec.mel import MelSpec
 
-from .conftest import SMALL, script  # noqa: TID252
+ROOT = Path(__file__).parents[2]
+SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
 FAST = ["--per_device_train_batch_size", "4", "--learning_rate", "5e-3", "--warmup_steps", "0", "--logging_steps", "1"]
 FAST += ["--gradient_accumulation_steps", "1", "--disable_tqdm", "true", "--use_cpu", "true", "--crop_seconds", "0.4"]
@@ -46,6 +49,11 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     return path
+
+
+def script(name: str) -> Any:
+    """`main` of a recipe."""
+    return runpy.run_path(str(ROOT / "recipes" / name))["main"]
 
 
 def train(clips: Path, numbers: Path, output: Path, *more: str) -> None:
@@ -83,8 +91,6 @@ def test_it_learns_and_ends_as_a_codec(clips: Path, trained: Path) -> None:
 
 @pytest.mark.parametrize("step", [4, 8])
 def test_resume_is_exact(clips: Path, numbers: Path, trained: Path, tmp_path: Path, step: int) -> None:
-    import shutil
-
     shutil.copytree(trained / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
     for name in ("captions.model", "config.json"):
         shutil.copy(trained / name, tmp_path)
@@ -110,8 +116,6 @@ def test_dry_run_prints_the_plan(
 
 
 def test_the_vocoder_moves_into_the_codec(clips: Path, trained: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(trained, tmp_path / "codec", ignore=shutil.ignore_patterns("checkpoint-*"))
     numbers = tmp_path / "vocoder.yaml"
     numbers.write_text(yaml.safe_dump({"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}))

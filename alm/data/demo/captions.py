@@ -58,16 +58,24 @@ def _speaker(facts: Facts, index: int = 0) -> str:
     return f"{who['sex']} with {ACCENTS[who['accent']]} accent"
 
 
+def _article(facts: Facts, turn: int) -> str:
+    """How the speaker of a turn of a conversation is brought in: a, the same, another."""
+    who, before = facts["turns"][turn], facts["turns"][:turn]
+    if who in before:
+        return "the same"
+    return "another" if facts["speakers"][who]["sex"] in [facts["speakers"][k]["sex"] for k in before] else "a"
+
+
 def _speech(scene: Scene) -> str:
     f = scene.facts
     if scene.form == "conversation":
-        turns = [
-            f'{"the same" if k in f["turns"][:i] else "a"} {f["speakers"][k]["sex"]} says "{said}"'
-            for i, (k, said) in enumerate(zip(f["turns"], f["phrases"], strict=True))
+        said = [
+            f'{_article(f, i)} {f["speakers"][who]["sex"]} says "{phrase}"'
+            for i, (who, phrase) in enumerate(zip(f["turns"], f["phrases"], strict=True))
         ]
         count = len(f["speakers"])
         people = "One person speaks" if count == 1 else f"{NUMBERS[count - 1].capitalize()} people speak in turn"
-        return f"{people}: {', then '.join(turns)}. {_environment(f, 'The recording is clean.')}"
+        return f"{people}: {', then '.join(said)} {_environment(f, 'The recording is clean.')}"
     pace = {"slow": " slowly", "normal": " at a normal pace", "fast": " fast", "": ""}[f.get("rate", "")]
     spoken = f'A {_speaker(f)} says{pace}: "{f["text"]}"'
     if "background" in f:
@@ -77,16 +85,17 @@ def _speech(scene: Scene) -> str:
 
 def _sound(scene: Scene) -> str:
     f = scene.facts
-    behind = f"In the background {TEXTURE_PHRASES[f['background']]}." if "background" in f else ""
     if scene.form == "event":
+        behind = f"In the background {TEXTURE_PHRASES[f['background']]}."
         return f"{EVENT_PHRASES[f['event']].capitalize()}. {behind} No speech or music is present."
+    room = _environment(f, "There is no reverberation.")
     if scene.form == "counting":
-        return f"{UNIT_PHRASES[f['unit']].capitalize()} is heard {TIMES[f['count'] - 1]}. {behind}"
+        return f"{UNIT_PHRASES[f['unit']].capitalize()} is heard {TIMES[f['count'] - 1]}. {room}"
     if scene.form == "order":
         first, last = (EVENT_PHRASES[label] for label in f["events"])
-        return f"First {first}, then {last}. {_environment(f, 'There is no reverberation.')}"
+        return f"First {first}, then {last}. {room}"
     change = GLIDE_PHRASES[f["direction"]]
-    return f"An electronic tone {change}. {behind}"
+    return f"An electronic tone {change}. {room}"
 
 
 def _music(scene: Scene) -> str:

@@ -24,17 +24,17 @@ VOICES = {
 }
 ACCENTS = {"en-us": "an American", "en-gb-x-rp": "a British"}
 """espeak-ng language → how a caption names the accent."""
-PITCHES = {"man": (35, 50), "woman": (50, 65)}
+PITCHES = {"man": (32, 48), "woman": (56, 74)}
 """espeak-ng pitch by sex: men come out at 75 to 115 Hz, women at 165 to 270."""
 
 WORDS = ("banana", "coffee", "window", "tiger", "umbrella", "football", "cheese", "garden", "spoon", "seashell")
 """The closed list of keywords, shared by train and test."""
 
 CARRIERS = {
-    "train": ("The {}.", "See the {}.", "My {} please.", "This is the {}.", "Look, the {}.", "The {} again."),
-    "test": ("Take the {}.", "Here is my {}.", "The {} now."),
+    "train": ("The {0}. The {0}.", "{0}! My {0}.", "{0}! See the {0}.", "Yes, {0}. {0}.", "{0}, {0}.", "Say {0}. {0}!"),
+    "test": ("The word {0}. {0}.", "{0}. One {0}.", "I said {0}. {0}!"),
 }
-"""Short sentences around a keyword."""
+"""Short utterances around a keyword, which is said twice, as a language course does."""
 SENTENCES = {
     "train": (
         "Can you see the {} over there?",
@@ -55,7 +55,7 @@ PHRASES = {
 }
 """Short turns of conversations."""
 
-WORD_RATE, TURN_RATE = (145, 165), (190, 220)
+WORD_RATE, TURN_RATE = (150, 170), (190, 220)
 """espeak-ng words per minute of the carriers and of the turns."""
 RATES = {"slow": (112, 122), "normal": (185, 200), "fast": (320, 350)}
 """Label of the speaking rate → words per minute."""

@@ -51,7 +51,7 @@ def pace(draws: Draws, scene: Scene) -> Wave:
 
 
 def background_word(draws: Draws, scene: Scene) -> Wave:
-    """A short sentence 4 to 10 dB over its background."""
+    """A short sentence 8 to 14 dB over its background."""
     clip = _in_clip(draws, _say(draws, scene, WORD_RATE))
     label = scene.facts["background"]
     if label == "music":
@@ -59,7 +59,7 @@ def background_word(draws: Draws, scene: Scene) -> Wave:
         background = np.sum([music.organ(draws, root + step, len(clip) / SAMPLING_RATE) for step in (0, 4, 7)], axis=0)
     else:
         background = TEXTURES[label](draws, len(clip))
-    return mix_at(clip, background, draws.uniform(4, 10))
+    return mix_at(clip, background, draws.uniform(8, 14))
 
 
 def conversation(draws: Draws, scene: Scene) -> Wave:
@@ -83,11 +83,10 @@ def event(draws: Draws, scene: Scene) -> Wave:
 
 
 def counting(draws: Draws, scene: Scene) -> Wave:
-    """A unit repeated every 0.42 to 0.6 s, 18 to 24 dB over its texture."""
-    unit, gap = UNITS[scene.facts["unit"]], draws.uniform(0.45, 0.58)
+    """A unit repeated about every half second."""
+    unit, gap = UNITS[scene.facts["unit"]], draws.uniform(0.46, 0.56)
     parts = [(gap * i + draws.uniform(0, 0.03), unit(draws)) for i in range(scene.facts["count"])]
-    clip = _in_clip(draws, place(seconds(parts[-1][0]) + len(parts[-1][1]), parts), 0.9)
-    return mix_at(clip, TEXTURES[scene.facts["background"]](draws, len(clip)), draws.uniform(18, 24))
+    return _in_clip(draws, place(seconds(parts[-1][0]) + len(parts[-1][1]), parts), 0.6)
 
 
 def order(draws: Draws, scene: Scene) -> Wave:
@@ -98,9 +97,8 @@ def order(draws: Draws, scene: Scene) -> Wave:
 
 
 def glide(draws: Draws, scene: Scene) -> Wave:
-    """A sweep 15 to 20 dB over its texture."""
-    clip = _in_clip(draws, sweep(draws, scene.facts["direction"], draws.uniform(1.2, 1.6)))
-    return mix_at(clip, TEXTURES[scene.facts["background"]](draws, len(clip)), draws.uniform(15, 20))
+    """A sweep of about 1.4 s."""
+    return _in_clip(draws, sweep(draws, scene.facts["direction"], draws.uniform(1.2, 1.6)))
 
 
 def tune(draws: Draws, scene: Scene) -> Wave:

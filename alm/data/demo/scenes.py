@@ -5,6 +5,7 @@ sentences and turns (`lexicon.CARRIERS`, `SENTENCES`, `PHRASES`), voices (`lexic
 `effects.Draws.uniform` (test values lie in cells of the range that training never uses).
 """
 
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -68,9 +69,14 @@ def _spoken(deck: Deck, split: str, count: int, carriers: Sequence[str]) -> list
     """One speaker, one sentence with one keyword."""
     sexes, words, around = (deck.deal(items, count) for items in (("man", "woman"), WORDS, carriers))
     return [
-        {"word": word, "text": carrier.format(word), "speakers": [speaker]}
+        {"word": word, "text": _sentence_case(carrier.format(word)), "speakers": [speaker]}
         for speaker, word, carrier in zip(_voices(deck, split, sexes), words, around, strict=True)
     ]
+
+
+def _sentence_case(text: str) -> str:
+    """Capitals at the start of every sentence."""
+    return re.sub(r"(^|[.!?] )([a-z])", lambda match: match[1] + match[2].upper(), text)
 
 
 def _crossed(deck: Deck, number: int, /, **factors: Sequence[Any]) -> list[Facts]:
@@ -134,13 +140,13 @@ def order(deck: Deck, split: str, count: int) -> list[Facts]:
 
 
 def counting(deck: Deck, split: str, count: int) -> list[Facts]:
-    """One unit, one to four times, over a faint texture."""
-    return _crossed(deck, count, unit=tuple(UNITS), count=(1, 2, 3, 4), background=tuple(TEXTURES))
+    """One unit, one to four times."""
+    return _crossed(deck, count, unit=tuple(UNITS), count=(1, 2, 3, 4))
 
 
 def glide(deck: Deck, split: str, count: int) -> list[Facts]:
-    """A tone whose pitch rises, falls, stays or wavers, over a faint texture."""
-    return _crossed(deck, count, direction=GLIDES, background=tuple(TEXTURES))
+    """A tone whose pitch rises, falls, stays or wavers."""
+    return _crossed(deck, count, direction=GLIDES)
 
 
 def tune(deck: Deck, split: str, count: int) -> list[Facts]:
@@ -178,16 +184,16 @@ class Form:
 
 FORMS: dict[str, Form] = {
     "word": Form("speech", 13, word, rooms=True),
-    "pace": Form("speech", 6, pace, rooms=True),
-    "background_word": Form("speech", 9, background_word),
+    "pace": Form("speech", 7, pace, rooms=True),
+    "background_word": Form("speech", 10, background_word),
     "conversation": Form("speech", 9, conversation, rooms=True),
-    "event": Form("sound", 11, event),
-    "order": Form("sound", 12, order, rooms=True),
-    "counting": Form("sound", 6, counting),
-    "glide": Form("sound", 7, glide),
-    "tune": Form("music", 9, tune, rooms=True),
-    "rhythm": Form("music", 6, rhythm, rooms=True),
-    "line": Form("music", 7, line, rooms=True),
+    "event": Form("sound", 9, event),
+    "order": Form("sound", 14, order, rooms=True),
+    "counting": Form("sound", 7, counting, rooms=True),
+    "glide": Form("sound", 6, glide, rooms=True),
+    "tune": Form("music", 7, tune, rooms=True),
+    "rhythm": Form("music", 7, rhythm, rooms=True),
+    "line": Form("music", 5, line, rooms=True),
     "chord": Form("music", 7, chord, rooms=True),
 }
 

@@ -53,7 +53,7 @@ def test_every_clip_is_sound_and_of_the_promised_form(root: Path) -> None:
             "compa_r_train_audios/train_" in path.as_posix()
             and not (root / formats.CLOTHOAQA_AUDIO / path.name).exists()
         )
-        speech_test = any(form in path.name for form in ("sentence", "conversation")) and "mmar" in path.parts
+        speech_test = any(form in path.name for form in ("word", "pace", "conversation")) and "mmar" in path.parts
         assert rate == (16_000 if at_16k or speech_test else 24_000), path
         assert info.channels == 1 and info.subtype == "PCM_16"
         assert 1.55 <= len(wave) / rate <= 3.05
