@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,13 @@ class UnderstandingArguments:
     musicqa_audio: str | None = field(default=None, metadata={"help": "MusicQA: folder of the audio"})
     clothoaqa: str | None = field(default=None, metadata={"help": "ClothoAQA: clotho_aqa_train.csv"})
     clothoaqa_audio: str | None = field(default=None, metadata={"help": "ClothoAQA: folder of the audio"})
+    clothoaqa_aggregate: str = field(
+        default="rows",
+        metadata={
+            "help": "ClothoAQA: an example per annotator's row, as the paper counts, or per majority answer",
+            "choices": ["rows", "majority"],
+        },
+    )
     compa_r: str | None = field(default=None, metadata={"help": "COMPA-R: compa_r_train.json"})
     compa_r_audio: str | None = field(default=None, metadata={"help": "COMPA-R: folder that holds the audio"})
     learning_rate: float = field(default=1e-5, metadata={"help": "highest learning rate (Table 6)"})
@@ -167,7 +175,8 @@ def examples(args: UnderstandingArguments, reports: "list[ReadReport]") -> "Iter
     from alm.data import clothoaqa, compa_r, musicqa
     from alm.data.example import ReadReport
 
-    for name, reader in (("musicqa", musicqa.read), ("clothoaqa", clothoaqa.read), ("compa_r", compa_r.read)):
+    clotho = partial(clothoaqa.read, aggregate=args.clothoaqa_aggregate)
+    for name, reader in (("musicqa", musicqa.read), ("clothoaqa", clotho), ("compa_r", compa_r.read)):
         if getattr(args, name) is not None:
             reports.append(ReadReport(name))
             found = reader(getattr(args, name), getattr(args, f"{name}_audio"), reports[-1], args.max_missing)

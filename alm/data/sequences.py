@@ -29,6 +29,10 @@ _ROWS_PER_BATCH = 1000
 CodesOf = Callable[[str], Codes]
 
 
+DESCRIPTION_CHARACTERS = 40
+"""Answers longer than this describe the clip rather than answer one question about it."""
+
+
 class _MissingError(Exception):
     """The store lacks a clip; the text is its path."""
 
@@ -126,7 +130,9 @@ class SequenceBuilder:
                 clips.setdefault((example.source, clip), []).append(example)
         for (source, clip), group in clips.items():
             random.Random(f"{self.seed} {source} {Path(clip).name}").shuffle(group)
-            yield group
+            # descriptions last: what they say would answer the questions behind them without listening. Not by length among the
+            # short ones: then a question's place would tell its answer's length
+            yield sorted(group, key=_is_description)
 
     def _ids(self, example: Example, codes: CodesOf, follows: bool, report: SequenceReport) -> TrainingIds | None:
         """Ids of an example, without its leading audio where it follows another question; None where it is dropped."""
@@ -214,6 +220,12 @@ def _joined(held: list[TrainingIds], source: str, report: SequenceReport) -> Tok
     row = TokenSequence(input_ids, labels, source)
     report.add(row)
     return row
+
+
+def _is_description(example: Example) -> bool:
+    """Whether the assistant says more than a short answer."""
+    said = (item for message in example.messages if message["role"] == "assistant" for item in message["content"])
+    return sum(len(item.get("text", "")) for item in said) > DESCRIPTION_CHARACTERS
 
 
 def _leading_clip(example: Example) -> str | None:

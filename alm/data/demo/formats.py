@@ -25,6 +25,8 @@ AUDIOCAPS, AUDIOCAPS_AUDIO = "audiocaps/train.csv", "audiocaps/audio"
 MMAR, MMAR_AUDIO = "mmar/MMAR-meta.jsonl", "mmar/audio"
 LIBRITTS, CAPTIONS = "libritts/train-clean-100", "captions.csv"
 
+DESCRIBE = "Describe the audio"
+"""Asked once of every training clip, as MusicQA asks it; the answer is the clip's caption."""
 SPEECH_RATE, FULL_RATE = 16_000, 24_000
 """Hz. COMPA-R's audio is at 16 kHz, the others' at 24; test speech is at 16 kHz like the training speech (MMAR's rates are mixed)."""
 
@@ -83,7 +85,8 @@ def write_training(root: Path, scenes: list[Scene], questions: list[Question], s
     """Write every training file below `root`; returns the number of rows of each.
 
     Each question is asked once, half of each kind bare and half with its choices. Sound questions are bare in ClothoAQA (whose
-    answers are single words) and with choices in COMPA-R; speech is all in COMPA-R, music all in MusicQA.
+    answers are single words) and with choices in COMPA-R; speech is all in COMPA-R, music all in MusicQA. Each clip is described once,
+    music in MusicQA, the rest in COMPA-R.
     """
     with_choices = _forms(questions, seed)
     musicqa: list[dict[str, Any]] = []
@@ -100,6 +103,15 @@ def write_training(root: Path, scenes: list[Scene], questions: list[Question], s
             path, source = f"./{Path(COMPA_R_AUDIO).name}/{name}", f"demo-{question.scene.domain}"
             answer = {"instruction": text, "input": "", "output": question.answer}
             compa_r.append({"audio_id": path, **answer, "dataset": source, "task": question.kind})
+    for scene in scenes:
+        name, told = f"{scene.id}.wav", caption(scene)
+        if scene.domain == "music":
+            turns = [{"from": "human", "value": DESCRIBE}, {"from": "gpt", "value": told}]
+            musicqa.append({"audio_name": name, "conversation": turns})
+        else:
+            path, source = f"./{Path(COMPA_R_AUDIO).name}/{name}", f"demo-{scene.domain}"
+            answer = {"instruction": DESCRIBE, "input": "", "output": told}
+            compa_r.append({"audio_id": path, **answer, "dataset": source, "task": "description"})
     _json(root / MUSICQA, musicqa)
     _csv(root / CLOTHOAQA, ("file_name", "QuestionText", "answer", "confidence"), clothoaqa)
     _json(root / COMPA_R, compa_r)

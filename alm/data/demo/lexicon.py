@@ -15,11 +15,11 @@ class Voice(NamedTuple):
 VOICES = {
     "train": (
         *(Voice(v, "man") for v in ("m1", "m3", "m4", "m5", "m7", "Denis", "michel", "Storm")),
-        *(Voice(v, "woman") for v in ("f1", "linda", "belinda", "Annie", "aunty")),
+        *(Voice(v, "woman") for v in ("f1", "steph", "steph2", "Annie", "aunty")),
     ),
     "test": (
         *(Voice(v, "man") for v in ("m2", "m6", "m8")),
-        *(Voice(v, "woman") for v in ("f4", "grandma", "steph2")),
+        *(Voice(v, "woman") for v in ("f4", "linda", "belinda")),
     ),
 }
 ACCENTS = {"en-us": "an American", "en-gb-x-rp": "a British"}

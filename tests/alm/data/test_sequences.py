@@ -96,6 +96,19 @@ def test_every_example_is_asked_once(
     assert report.examples.total() == len(asked)
 
 
+def test_descriptions_come_behind_the_questions_they_would_answer(language_model: LoadedCheckpoint) -> None:
+    told = "a dog barks twice while rain falls on the roof of the house"
+    examples = [Example("d", "set", question_answer("clip1.wav", "Describe it.", told))]
+    for seed in range(4):
+        (row,), _ = build(
+            language_model,
+            [*examples, *(example(n, "clip1.wav") for n in range(5))],
+            questions_per_conversation=6,
+            seed=seed,
+        )
+        assert language_model.processor.tokenizer.decode(row.input_ids).rstrip().endswith(f"{told}<|im_end|>")
+
+
 def test_grouping_is_one_conversation(language_model: LoadedCheckpoint) -> None:
     examples = [example(n, "clip1.wav") for n in range(3)]
     (row,), _ = build(language_model, examples, questions_per_conversation=3)
