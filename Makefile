@@ -8,6 +8,10 @@ CORPUS := $(DEMO)/corpus
 DONE := $(DEMO)/.done
 # without an NVIDIA GPU a bare `torch>=2.6` would pull gigabytes of CUDA libraries
 CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo "-c constraints/cpu.txt")
+# Two processes of one thread each for the language model, whose small operations make threads wait for each other; one process with
+# two threads for the codec's larger ones (docs/log.md). Without --multi_gpu, accelerate silently starts one process on a CPU.
+LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_cpu_threads_per_process 2 --mixed_precision no --dynamo_backend no
+LAUNCH2 := $(BIN)/accelerate launch --multi_gpu --num_processes 2 --num_cpu_threads_per_process 1 --mixed_precision no --dynamo_backend no
 export TOKENIZERS_PARALLELISM = false
 export PYTHONUNBUFFERED = 1
 
@@ -62,33 +66,33 @@ $(DONE)/corpus: | .venv/.installed
 
 $(DONE)/codec: $(DONE)/corpus
 	@echo "== 2/8 the codec: encoder, codebook, flow decoder, caption tower"
-	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no recipes/train_codec.py \
+	$(LAUNCH) recipes/train_codec.py \
 		--config recipes/configs/tiny/train_codec.yaml --audio $(CORPUS)/captions.csv --output_dir $(DEMO)/codec
 	@touch $@
 
 $(DONE)/vocoder: $(DONE)/codec
 	@echo "== 3/8 the vocoder"
-	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no recipes/train_vocoder.py \
+	$(LAUNCH) recipes/train_vocoder.py \
 		--config recipes/configs/tiny/train_vocoder.yaml --codec $(DEMO)/codec --audio $(CORPUS)/captions.csv --output_dir $(DEMO)/vocoder
 	@touch $@
 
 $(DONE)/tokens: $(DONE)/codec
 	@echo "== 4/8 the token store: each clip encoded once"
-	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no recipes/tokenize_corpus.py \
+	$(LAUNCH) recipes/tokenize_corpus.py \
 		--codec $(DEMO)/codec --audio $(CORPUS)/musicqa $(CORPUS)/clothoaqa $(CORPUS)/compa_r --output $(DEMO)/tokens
 	@touch $@
 
 $(DONE)/base: $(DONE)/codec $(DONE)/vocoder
 	@echo "== 5/8 a Qwen3 from its configuration, its vocabulary extended with the codebook"
-	$(BIN)/python recipes/extend_vocabulary.py --from_config recipes/configs/tiny/language_model.yaml \
+	OMP_NUM_THREADS=2 $(BIN)/python recipes/extend_vocabulary.py --from_config recipes/configs/tiny/language_model.yaml \
 		--texts $(CORPUS)/musicqa/FinetuneMusicQA.json $(CORPUS)/clothoaqa/clotho_aqa_train.csv $(CORPUS)/compa_r/compa_r_train.json \
 		--codec $(DEMO)/codec --output $(DEMO)/base
 	@touch $@
 
 $(DONE)/model: $(DONE)/base $(DONE)/tokens
 	@echo "== 6/8 fine-tuning on questions about audio"
-	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no recipes/sft_understanding.py \
-		--config recipes/configs/tiny/sft_understanding.yaml --model $(DEMO)/base --tokens $(DEMO)/tokens --output_dir $(DEMO)/model \
+	$(LAUNCH2) recipes/sft_understanding.py \
+		--config recipes/configs/tiny/sft_understanding.yaml --use_cpu true --model $(DEMO)/base --tokens $(DEMO)/tokens --output_dir $(DEMO)/model \
 		--musicqa $(CORPUS)/musicqa/FinetuneMusicQA.json --musicqa_audio $(CORPUS)/musicqa/audios \
 		--clothoaqa $(CORPUS)/clothoaqa/clotho_aqa_train.csv --clothoaqa_audio $(CORPUS)/clothoaqa/audio_files \
 		--compa_r $(CORPUS)/compa_r/compa_r_train.json --compa_r_audio $(CORPUS)/compa_r
@@ -96,7 +100,7 @@ $(DONE)/model: $(DONE)/base $(DONE)/tokens
 
 $(DONE)/mmar: $(DONE)/model
 	@echo "== 7/8 held-out questions in MMAR's format"
-	$(BIN)/python eval/mmar.py --model $(DEMO)/model --data $(CORPUS)/mmar/MMAR-meta.jsonl --audio $(CORPUS)/mmar --max_new_tokens 16 --resume \
+	OMP_NUM_THREADS=1 $(BIN)/python eval/mmar.py --model $(DEMO)/model --data $(CORPUS)/mmar/MMAR-meta.jsonl --audio $(CORPUS)/mmar --max_new_tokens 16 --resume \
 		--system "demo (2 M parameters)" --output $(DEMO)/mmar.json
 	@touch $@
 

@@ -80,14 +80,14 @@ def restart_dead_codes(
     """
     dead = (hits <= threshold * hits.mean()).nonzero()[:, 0]
     picked = torch.randperm(len(latents), device=latents.device)[: len(dead)]
-    dead = dead[: len(picked)]
     rows = latents[picked].to(codebook.dtype).contiguous()
     if torch.distributed.is_initialized():
-        count = torch.tensor([len(dead)], device=rows.device)
+        count = torch.tensor([len(rows)], device=rows.device)
         torch.distributed.broadcast(count, 0)  # ranks can hold different numbers of latents
         if len(rows) != int(count):
-            dead, rows = dead[: int(count)], rows.new_zeros(int(count), rows.shape[1])
+            rows = rows.new_zeros(int(count), rows.shape[1])
         torch.distributed.broadcast(rows, 0)
+    dead = dead[: len(rows)]
     codebook[dead] = rows
     hits[dead] = hits.mean()
     if codebook.grad is not None:

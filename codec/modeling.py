@@ -16,7 +16,7 @@ from codec.flow import FlowDecoder, flow_pair, l1_per_frame, noise, sample
 from codec.mel import griffin_lim
 from codec.quantizer import CosineQuantizer, masked_mean
 from codec.text import CaptionTower, contrastive_loss
-from codec.transformer import AdaptiveRMSNorm, RMSNorm
+from codec.transformer import AdaptiveRMSNorm, Block, RMSNorm
 from codec.vocoder import VocosModel
 
 
@@ -83,6 +83,10 @@ class EntangleCodecPreTrainedModel(PreTrainedModel):
             zeros_(module.num_batches_tracked)
         elif isinstance(module, RMSNorm):
             ones_(module.weight)
+        elif isinstance(module, Block):
+            # blocks start as the identity: the first codes are then of the frame's own mel, not of a random mixture of frames
+            zeros_(module.attention.out.weight)
+            zeros_(module.feed_forward.down.weight)
         else:
             self._init_own_parameters(module)
 

@@ -29,7 +29,7 @@ from alm.data.demo.speech import espeak_paths, espeak_version
 from alm.data.example import DataError
 
 MANIFEST = "manifest.json"
-VERSION = 5
+VERSION = 6
 """Of the corpus's contents: raised whenever the same settings would give other files."""
 LICENCE = (
     "Synthesised on this machine: no recordings of anyone, nothing downloaded. The speech is output of espeak-ng (GPL-3.0-or-later, "

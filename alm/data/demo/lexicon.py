@@ -25,7 +25,7 @@ VOICES = {
 ACCENTS = {"en-us": "an American", "en-gb-x-rp": "a British"}
 """espeak-ng language → how a caption names the accent."""
 PITCHES = {"man": (32, 48), "woman": (56, 74)}
-"""espeak-ng pitch by sex: men come out at 75 to 115 Hz, women at 165 to 270."""
+"""espeak-ng pitch by sex: men come out at 70 to 100 Hz, women at 180 to 300."""
 
 WORDS = ("banana", "coffee", "window", "tiger", "umbrella", "football", "cheese", "garden", "spoon", "seashell")
 """The closed list of keywords, shared by train and test."""

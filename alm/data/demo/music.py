@@ -95,7 +95,6 @@ INSTRUMENTS: dict[str, Callable[[Draws, float, float], Wave]] = {
 }
 """Label (one word, as answered) → a note of a MIDI pitch and a length in seconds."""
 
-LINE_INSTRUMENTS = ("piano", "flute", "trumpet")
 CHORD_INSTRUMENTS = ("piano", "organ")
 """Those that play the chord pieces: steady harmonic partials, so that the third is heard."""
 CHORD_ROOTS = (72, 77)

@@ -135,7 +135,7 @@ def _asked_of_music(scene: Scene) -> list[Asked]:
         case "rhythm":
             return [Asked("tempo", f["tempo"]), Asked("content", scene.domain)]
         case "line":
-            return [Asked("melody_direction", f["direction"])]
+            return [Asked("melody_direction", f["direction"]), Asked("instrument", f["instrument"])]
         case _:  # chord
             return [Asked("chord_quality", f["quality"]), Asked("chord_texture", f["texture"])]
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from alm.data.demo.lexicon import ACCENTS, CARRIERS, PHRASES, PITCHES, RATES, SENTENCES, VOICES, WORDS
-from alm.data.demo.music import BEATS, CHORD_INSTRUMENTS, CHORD_ROOTS, INSTRUMENTS, LINE_INSTRUMENTS, MOVES, THIRDS
+from alm.data.demo.music import BEATS, CHORD_INSTRUMENTS, CHORD_ROOTS, INSTRUMENTS, MOVES, THIRDS
 from alm.data.demo.sounds import EVENTS, GLIDES, UNITS
 from alm.data.demo.textures import TEXTURES
 
@@ -161,7 +161,7 @@ def rhythm(deck: Deck, split: str, count: int) -> list[Facts]:
 
 def line(deck: Deck, split: str, count: int) -> list[Facts]:
     """A melody that rises, falls, repeats one note or alternates between two."""
-    return _crossed(deck, count, instrument=LINE_INSTRUMENTS, direction=MOVES)
+    return _crossed(deck, count, instrument=tuple(INSTRUMENTS), direction=MOVES)
 
 
 def chord(deck: Deck, split: str, count: int) -> list[Facts]:
@@ -183,17 +183,17 @@ class Form:
 
 
 FORMS: dict[str, Form] = {
-    "word": Form("speech", 13, word, rooms=True),
+    "word": Form("speech", 14, word, rooms=True),
     "pace": Form("speech", 7, pace, rooms=True),
-    "background_word": Form("speech", 10, background_word),
+    "background_word": Form("speech", 11, background_word),
     "conversation": Form("speech", 9, conversation, rooms=True),
-    "event": Form("sound", 9, event),
+    "event": Form("sound", 10, event),
     "order": Form("sound", 14, order, rooms=True),
     "counting": Form("sound", 7, counting, rooms=True),
     "glide": Form("sound", 6, glide, rooms=True),
     "tune": Form("music", 7, tune, rooms=True),
     "rhythm": Form("music", 7, rhythm, rooms=True),
-    "line": Form("music", 5, line, rooms=True),
+    "line": Form("music", 6, line, rooms=True),
     "chord": Form("music", 7, chord, rooms=True),
 }
 

@@ -12,6 +12,7 @@ import soundfile
 pytest.importorskip("espeakng_loader")
 
 from alm.data.demo import corpus, formats
+from alm.data.demo.captions import caption
 from alm.data.demo.corpus import MANIFEST, Settings, build, make_plan
 from alm.data.demo.render import render
 from alm.data.example import DataError
@@ -73,7 +74,8 @@ def test_musicqa_and_compa_r_point_at_their_audio(root: Path) -> None:
         assert set(row) == {"audio_id", "instruction", "input", "output", "dataset", "task"}
         assert row["audio_id"].startswith("./compa_r_train_audios/")
         assert (root / "compa_r" / row["audio_id"]).is_file()
-    forms = ["Select one option" in row["instruction"] for row in compa if row["dataset"] == "demo-speech"]
+    spoken = [row for row in compa if row["dataset"] == "demo-speech" and row["task"] != "description"]
+    forms = ["Select one option" in row["instruction"] for row in spoken]
     assert abs(sum(forms) - len(forms) / 2) <= len(formats.KINDS) / 2
 
 
@@ -87,14 +89,18 @@ def test_clothoaqa_has_three_annotators_and_single_words(root: Path) -> None:
     assert len({(row["file_name"], row["QuestionText"]) for row in answers}) == len(answers) // 3
 
 
-def test_every_training_question_is_asked_once(root: Path) -> None:
+def test_every_training_question_is_asked_and_every_clip_described_once(root: Path) -> None:
     music = json.loads((root / formats.MUSICQA).read_text())
     compa = json.loads((root / formats.COMPA_R).read_text())
     clotho = rows(root / formats.CLOTHOAQA)[::3]
     asked = [(r["audio_name"], r["conversation"][0]["value"], r["conversation"][1]["value"]) for r in music]
     asked += [(Path(r["audio_id"]).name, r["instruction"], r["output"]) for r in compa]
     asked += [(r["file_name"], r["QuestionText"], r["answer"]) for r in clotho]
-    questions = make_plan(SETTINGS).train_questions
+    told = [(name, answer) for name, text, answer in asked if text == formats.DESCRIBE]
+    asked = [row for row in asked if row[1] != formats.DESCRIBE]
+    plan = make_plan(SETTINGS)
+    questions = plan.train_questions
+    assert sorted(told) == sorted((f"{scene.id}.wav", caption(scene)) for scene in plan.train)
     wanted = [{(f"{q.scene.id}.wav", text, q.answer) for text in (q.text, q.prompt)} for q in questions]
     assert len(asked) == len(questions) and all(len(pair & set(asked)) == 1 for pair in wanted)
 
