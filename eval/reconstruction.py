@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from alm.arguments import parse_arguments, run_main
-from alm.data.audio_files import find_audio
 from alm.data.example import DataError
 from alm.scoring.manifest import environment
 from alm.scoring.results import Result, render_table, write_result
@@ -116,6 +115,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def select(source: str, args: ReconstructionArguments) -> list[Path]:
+    from alm.data.audio_files import find_audio  # brings torch
+
     paths = [Path(path) for path in find_audio([source]).paths][:: args.every]
     if args.limit is not None:
         paths = paths[:: max(1, math.ceil(len(paths) / args.limit))]

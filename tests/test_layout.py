@@ -111,3 +111,22 @@ def test_the_wheel_is_whole(tmp_path: Path) -> None:
     assert not {name for name in names if name.startswith(("tests/", "recipes/", "eval/"))}
     check = f"import sys; sys.path.insert(0, {str(wheel)!r}); import alm.vocabulary; assert {wheel.name!r} in alm.vocabulary.__file__"
     subprocess.run([sys.executable, "-I", "-c", check], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "script", [path for folder in ("recipes", "eval") for path in sources(folder)], ids=lambda path: path.stem
+)
+def test_help_loads_nothing_heavy(script: Path) -> None:
+    # --help within two seconds: torch alone would take longer on a slow machine
+    program = f"""
+import runpy, sys
+sys.argv = [{str(script)!r}, "--help"]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    assert not end.code
+assert not {{"torch", "datasets", "trl"}} & set(sys.modules), sorted(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--" in done.stdout
