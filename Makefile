@@ -61,7 +61,7 @@ clean-demo:
 
 $(DONE)/corpus: | .venv/.installed
 	@echo "== 1/8 the corpus: speech, sounds and music with true captions and questions"
-	$(BIN)/python recipes/make_demo_corpus.py --output $(CORPUS)
+	$(BIN)/python recipes/make_demo_corpus.py --output $(CORPUS) --train_clips 3600
 	@mkdir -p $(DONE) && touch $@
 
 $(DONE)/codec: $(DONE)/corpus

@@ -35,10 +35,16 @@ class CodecTrainer(Trainer):
     """
 
     def __init__(
-        self, *args: Any, quantize_after: int = 0, restart_every: int = 20, restart_until: int = 0, **kwargs: Any
+        self,
+        *args: Any,
+        quantize_after: int = 0,
+        restart_every: int = 20,
+        restart_until: int = 0,
+        restart_threshold: float = 0.1,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.quantize_after = quantize_after
+        self.quantize_after, self.restart_threshold = quantize_after, restart_threshold
         self.restart_every, self.restart_until = restart_every, restart_until
         self._sums: dict[str, float] = dict.fromkeys(LOSSES, 0.0)
         self._batches = self._restarted = 0
@@ -78,7 +84,8 @@ class CodecTrainer(Trainer):
         if self.accelerator.sync_gradients and (starting or due):
             real = latents.reshape(-1, latents.shape[-1]) if self._mask is None else latents[self._mask.bool()]
             optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
-            self._restarted += restart_dead_codes(bare.codec.quantizer.codebook, bare.code_hits, real, optimizer)
+            codebook = bare.codec.quantizer.codebook
+            self._restarted += restart_dead_codes(codebook, bare.code_hits, real, optimizer, self.restart_threshold)
         return loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:

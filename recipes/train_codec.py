@@ -31,6 +31,9 @@ class CodecArguments:
         default=1_000, metadata={"help": "first steps on unquantised latents, before the codebook starts on them"}
     )
     restart_every: int = field(default=20, metadata={"help": "steps between restarts of dead codes"})
+    restart_threshold: float = field(
+        default=0.1, metadata={"help": "share of the mean rate of use below which a code counts as dead"}
+    )
     restart_share: float = field(
         default=0.7, metadata={"help": "part of the run in which dead codes are restarted; 0: never"}
     )
@@ -124,6 +127,7 @@ def main(argv: list[str] | None = None) -> None:
         callbacks=[SetEpoch(crops)],
         quantize_after=args.quantize_after,
         restart_every=args.restart_every,
+        restart_threshold=args.restart_threshold,
         restart_until=int(args.restart_share * training.max_steps),
     )
     if run.is_complete(checkpoint, training.max_steps):
