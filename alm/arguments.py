@@ -100,6 +100,23 @@ def parse_with_trainer_arguments(
     return own, _build(trainer_cls, heavy_namespace, parser)
 
 
+class ConfigFileError(ValueError):
+    """A YAML file of numbers that is not there or not a mapping."""
+
+
+def read_numbers(path: str | Path) -> dict[str, Any]:
+    """Numbers of a model's configuration from a YAML file. Raises `ConfigFileError`."""
+    try:
+        numbers = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigFileError(f"{path} cannot be read as a YAML file of numbers: {error}") from error
+    if not isinstance(numbers, dict):
+        raise ConfigFileError(
+            f"{path} holds no mapping of names to numbers; recipes/configs/tiny/codec.yaml shows the form"
+        )
+    return numbers
+
+
 def run_main(main: Callable[[], None]) -> None:
     """Run a script's `main`; turn a user's mistake into one line on stderr and exit code 1.
 

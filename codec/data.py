@@ -47,7 +47,12 @@ def read_clips(source: str | Path, split: str = "train") -> list[Clip]:
         raise ClipListError(
             f"{path} is neither a CSV file nor a folder with metadata.csv (columns file_name and caption)"
         )
-    return _read_data_set(str(source), split)
+    try:
+        return _read_data_set(str(source), split)
+    except OSError as error:  # neither a local file nor a data set of the Hub (or of its cache, without a network)
+        raise ClipListError(
+            f"{source} is no CSV file, no folder with metadata.csv, and no data set that can be loaded ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _read_table(table: Path) -> list[Clip]:

@@ -41,8 +41,17 @@ class EntangleCodec:
 
     @classmethod
     def from_pretrained(cls, path: str | Path, device: str = "cpu") -> "EntangleCodec":
-        """Load from a folder or a Hub id. Raises `CheckpointError` where the weights lack any part of the model."""
-        model, loading = EntangleCodecModel.from_pretrained(path, output_loading_info=True)
+        """Load from a folder or a Hub id.
+
+        Raises `CheckpointError` where there is nothing to load, or the weights lack any part of the model.
+        """
+        try:
+            model, loading = EntangleCodecModel.from_pretrained(path, output_loading_info=True)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path} is neither a folder with a codec nor a Hub id that can be loaded ({error}). Give a folder written by "
+                "recipes/train_codec.py"
+            ) from error
         if missing := sorted(loading["missing_keys"]):
             raise CheckpointError(
                 f"{path} lacks {len(missing)} tensors of the codec ({', '.join(missing[:3])}, …): not a codec, or of another "

@@ -57,7 +57,9 @@ def _filters(spec: MelSpec) -> Tensor:
         norm="slaney",
         mel_scale="slaney",
     )
-    with torch.inference_mode(False):  # the cached tensor may serve a training step after its first use in inference mode
+    with torch.inference_mode(
+        False
+    ):  # the cached tensor may serve a training step after its first use in inference mode
         return torch.from_numpy(bank).float()  # (n_fft / 2 + 1, mel bins)
 
 

@@ -12,9 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from alm.arguments import parse_with_trainer_arguments, run_main
+from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
 
 
 @dataclass
@@ -83,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
 
     clips = read_clips(args.audio, args.split)
     held_out, clips = clips[: args.validation_clips], clips[args.validation_clips :]
-    numbers: dict[str, Any] = yaml.safe_load(Path(args.codec).read_text(encoding="utf-8"))
+    numbers = read_numbers(args.codec)
     config = EntangleCodecConfig(**numbers)
     output = Path(args.output_dir)
     if args.dry_run:

@@ -12,9 +12,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import yaml
-
-from alm.arguments import parse_with_trainer_arguments, run_main
+from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
 
 
 @dataclass
@@ -67,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     from codec.vocoder_training import VocoderTraining
 
     codec = EntangleCodec.from_pretrained(args.codec)
-    numbers = yaml.safe_load(Path(args.vocoder).read_text(encoding="utf-8"))
+    numbers = read_numbers(args.vocoder)
     set_seed(args.seed)
     vocoder = VocosModel(VocosConfig(mel=codec.model.config.mel, **numbers))
     clips = read_clips(args.audio, args.split)

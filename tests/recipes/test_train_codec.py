@@ -13,9 +13,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from alm.arguments import ConfigFileError, read_numbers
 from codec import EntangleCodec, EntangleCodecConfig, EntangleCodecForPreTraining
 from codec.audio import AudioError, write_audio
 from codec.data import ClipListError, CropDataset, read_clips
+from codec.entangle import CheckpointError
 from codec.mel import MelSpec
 
 ROOT = Path(__file__).parents[2]
@@ -177,3 +179,15 @@ def test_a_list_without_its_columns_is_an_error(tmp_path: Path, text: str, match
         read_clips(tmp_path)
     with pytest.raises(ClipListError, match=r"metadata\.csv"):
         read_clips(tmp_path.parent)
+
+
+def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ClipListError, match=r"nowhere\.csv is no CSV file"):
+        read_clips(tmp_path / "nowhere.csv")
+    with pytest.raises(CheckpointError, match="nowhere is neither"):
+        EntangleCodec.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(ConfigFileError, match="cannot be read"):
+        read_numbers(tmp_path / "nowhere.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(ConfigFileError, match="no mapping"):
+        read_numbers(tmp_path / "list.yaml")
