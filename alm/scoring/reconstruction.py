@@ -34,5 +34,5 @@ def stoi(reference: Waveform, made: Waveform, sampling_rate: int) -> float:
         warnings.simplefilter("error", RuntimeWarning)  # pystoi warns and returns 1e-5 where it has too few frames
         try:
             return float(pystoi(reference, made[: len(reference)], sampling_rate, extended=False))
-        except RuntimeWarning:
+        except (RuntimeWarning, np.exceptions.AxisError):  # the latter where a single frame is loud enough to count
             return float("nan")

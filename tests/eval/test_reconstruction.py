@@ -48,6 +48,10 @@ def test_a_perfect_copy_and_a_bad_one() -> None:
     noise = np.random.default_rng(1).standard_normal(len(wave)).astype(np.float32)
     assert stoi(wave, wave + noise, 24_000) < 0.7
     assert np.isnan(stoi(wave[:4_000], wave[:4_000], 24_000))  # too short to be defined
+    click = np.zeros(24_000, np.float32)
+    click[12_000:12_100] = 0.5
+    assert np.isnan(stoi(click, click, 24_000))  # one loud frame
+    assert np.isnan(stoi(wave[:500], wave[:500], 24_000))
     with pytest.raises(ValueError, match="fewer"):
         log_mel_error(wave, wave[:-1], SPEC)
 
