@@ -15,6 +15,10 @@ LOSSES = ("flow_loss", "contrastive_loss", "vq_loss")
 NOT_DECAYED = ("norm", "bias", "cls", "codebook", "logit_scale", "segment", "positions")
 
 
+class ScheduleError(ValueError):
+    """A run whose steps do not fit each other."""
+
+
 class SetEpoch(TrainerCallback):
     """Tells the crops their epoch. Accelerate does so too, but not in the epoch that a resumed run starts in."""
 
@@ -44,6 +48,11 @@ class CodecTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        if 0 < self.args.max_steps <= quantize_after:
+            raise ScheduleError(
+                f"quantising starts after {quantize_after} steps, but the run has {self.args.max_steps}: its codebook would never be "
+                "trained. Lower --quantize_after or raise --max_steps"
+            )
         self.quantize_after, self.restart_threshold = quantize_after, restart_threshold
         self.restart_every, self.restart_until = restart_every, restart_until
         self._sums: dict[str, float] = dict.fromkeys(LOSSES, 0.0)

@@ -6,7 +6,6 @@ DATA is a folder with metadata.csv (file_name,caption), such a CSV file, or a da
 An interrupted run goes on where its last checkpoint stands when the same command is given again.
 """
 
-import json
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -138,8 +137,7 @@ def main(argv: list[str] | None = None) -> None:
     tokenizer.save(output / "pretraining")
     codec = EntangleCodec(model.codec)
     codec.save_pretrained(output)
-    history = "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
-    (output / run.TRAINING_LOG).write_text(history, encoding="utf-8")
+    run.write_log(output, trainer.state.log_history)
     for reason in crops.unreadable.values():
         print(f"unreadable, replaced: {reason}")
     if collate.truncated:

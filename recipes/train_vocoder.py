@@ -7,7 +7,6 @@ DATA as for recipes/train_codec.py (captions are not used). The losses here are 
 discriminators. An interrupted run goes on where its last checkpoint stands when the same command is given again.
 """
 
-import json
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -101,8 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     vocoder.save_pretrained(output)
     codec.model.attach_vocoder(vocoder)
     codec.save_pretrained(args.codec)
-    history = "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
-    (output / run.TRAINING_LOG).write_text(history, encoding="utf-8")
+    run.write_log(output, trainer.state.log_history)
     for reason in crops.unreadable.values():
         print(f"unreadable, replaced: {reason}")
     parts = {"recipe": Path(__file__).name, "mel": vocoder.config.mel_spec.fingerprint, "arguments": asdict(args)}

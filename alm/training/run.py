@@ -48,6 +48,12 @@ def is_complete(checkpoint: str | None, max_steps: int) -> bool:
     return int(state["global_step"]) >= (max_steps if max_steps > 0 else int(state["max_steps"]))
 
 
+def write_log(output: Path, history: list[dict[str, Any]]) -> None:
+    """Write a trainer's `state.log_history` as JSON lines."""
+    text = "".join(json.dumps(entry) + "\n" for entry in history)
+    (output / TRAINING_LOG).write_text(text, encoding="utf-8")
+
+
 def clear(output: Path) -> None:
     """Remove what an earlier run left: checkpoints, log, sequences and manifest; final weights are overwritten at the end."""
     for checkpoint in output.glob("checkpoint-*"):

@@ -19,6 +19,7 @@ from codec.audio import AudioError, write_audio
 from codec.data import ClipListError, CropDataset, read_clips
 from codec.entangle import CheckpointError
 from codec.mel import MelSpec
+from codec.training import ScheduleError
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -191,3 +192,8 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(ConfigFileError, match="no mapping"):
         read_numbers(tmp_path / "list.yaml")
+
+
+def test_a_run_that_would_never_quantise_is_refused(clips: Path, numbers: Path, tmp_path: Path) -> None:
+    with pytest.raises(ScheduleError, match="quantising starts after 10 steps, but the run has 10"):
+        train(clips, numbers, tmp_path, "--quantize_after", "10")
