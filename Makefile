@@ -101,7 +101,7 @@ $(DONE)/model: $(DONE)/tokens $(DONE)/base
 $(DONE)/mmar: $(DONE)/model
 	@echo "== 7/8 held-out questions in MMAR's format"
 	OMP_NUM_THREADS=1 $(BIN)/python eval/mmar.py --model $(DEMO)/model --data $(CORPUS)/mmar/MMAR-meta.jsonl --audio $(CORPUS)/mmar --max_new_tokens 16 --resume \
-		--system "demo (2 M parameters)" --output $(DEMO)/mmar.json
+		--system "demo (1 M parameters)" --output $(DEMO)/mmar.json
 	@touch $@
 
 $(DONE)/reconstruction: $(DONE)/vocoder

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codec.configuration import EntangleCodecConfig
-from codec.transformer import AdaptiveRMSNorm, Block, key_mask, rotary
+from codec.transformer import AdaptiveRMSNorm, Block, ZeroLinear, key_mask, rotary
 
 
 def flow_pair(x: Tensor, z: Tensor, t: Tensor, sigma_min: float) -> tuple[Tensor, Tensor]:
@@ -63,7 +63,9 @@ class FlowDecoder(nn.Module):
             for _ in range(config.decoder_num_hidden_layers)
         )
         self.norm = AdaptiveRMSNorm(width)
-        self.out = nn.Linear(width, bins)
+        self.out = ZeroLinear(
+            width, bins
+        )  # the first velocity is the linear guess alone (F5-TTS starts at zero likewise)
 
     def forward(self, x_t: Tensor, t: Tensor, vectors: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Velocity `(B, T, bins)` at `x_t` `(B, T, bins)`, time `t` `(B,)`, codes' vectors `(B, T, D_quant)` (zeros: no condition)."""

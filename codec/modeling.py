@@ -16,7 +16,7 @@ from codec.flow import FlowDecoder, flow_pair, l1_per_frame, noise, sample
 from codec.mel import griffin_lim
 from codec.quantizer import CosineQuantizer, masked_mean
 from codec.text import CaptionTower, contrastive_loss
-from codec.transformer import AdaptiveRMSNorm, Block, RMSNorm
+from codec.transformer import RMSNorm, ZeroLinear
 from codec.vocoder import VocosModel
 
 
@@ -69,7 +69,11 @@ class EntangleCodecPreTrainedModel(PreTrainedModel):
     _keep_in_fp32_modules_strict = ["encoder", "quantizer"]  # noqa: RUF012 (Transformers' own form)
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
+        if isinstance(module, ZeroLinear):
+            zeros_(module.weight)
+            if module.bias is not None:
+                zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
             # by fan-in and not one figure for all widths: at 0.02 the codes' path into a narrow decoder starts a hundred times
             # weaker than the noise, and the decoder takes a thousand steps to hear it
             normal_(module.weight, std=module.in_features**-0.5)
@@ -83,28 +87,22 @@ class EntangleCodecPreTrainedModel(PreTrainedModel):
             zeros_(module.num_batches_tracked)
         elif isinstance(module, RMSNorm):
             ones_(module.weight)
-        elif isinstance(module, Block):
-            # blocks start as the identity: the first codes are then of the frame's own mel, not of a random mixture of frames
-            zeros_(module.attention.out.weight)
-            zeros_(module.feed_forward.down.weight)
         else:
             self._init_own_parameters(module)
 
     def _init_own_parameters(self, module: nn.Module) -> None:
         if isinstance(module, AudioEncoder):
             normal_(module.cls)
-        elif isinstance(module, CosineQuantizer):
             normal_(
-                module.codebook
-            )  # uniform directions; no k-means: it drifts when a batch is smaller than the codebook
+                module.project.bias
+            )  # the norm then keeps loudness: a constant beside the frame, whose share shrinks
+        elif isinstance(module, CosineQuantizer):
+            normal_(module.codebook)  # uniform directions, until `codec.codebook.start_codebook` sees data
         elif isinstance(module, CaptionTower):
             normal_(module.positions, std=0.01)
         elif isinstance(module, FlowDecoder):
             if module.segment is not None:
                 zeros_(module.segment)
-            zeros_(module.out.weight)  # the first velocity is the linear guess alone (F5-TTS starts at zero likewise)
-            for norm in (child for child in module.modules() if isinstance(child, AdaptiveRMSNorm)):
-                zeros_(norm.scale.weight)
         elif isinstance(module, EntangleCodecForPreTraining):
             constant_(module.logit_scale, self.config.logit_scale_init)
             zeros_(module.code_hits)
@@ -221,11 +219,8 @@ class EntangleCodecForPreTraining(EntangleCodecPreTrainedModel):
     """Stage 1: the codec with its caption tower, and the three losses of eq. 8 on one batch.
 
     `code_hits` `(codebook_size,)` is a running average of how often each code is used. It lives here, in the checkpoints, so
-    that a resumed run restarts the same dead codes; `codec.training` keeps it. While `quantizing` is false the decoder sees the
-    unquantised latents and eq. 11 is left out.
+    that a resumed run restarts the same dead codes; `codec.training` keeps it.
     """
-
-    quantizing: bool = True
 
     code_hits: Tensor
 
@@ -251,16 +246,13 @@ class EntangleCodecForPreTraining(EntangleCodecPreTrainedModel):
         """
         encoded = self.codec.encoder(input_features, attention_mask)
         quantized = self.codec.quantizer(encoded.hidden, attention_mask)
-        vectors, vq = (
-            (quantized.vectors, quantized.loss) if self.quantizing else (quantized.latents, quantized.loss * 0)
-        )
-        flow = self._flow_loss(input_features, vectors, attention_mask)
+        flow = self._flow_loss(input_features, quantized.vectors, attention_mask)
         contrastive = input_features.new_zeros(())
         if caption_ids is not None:
             text = self.text_tower(caption_ids, caption_lengths)
             contrastive = contrastive_loss(self.audio_projection(encoded.cls), text, self.logit_scale)
         return EntangleCodecForPreTrainingOutput(
-            loss=flow + contrastive + vq,  # eq. 8
+            loss=flow + contrastive + quantized.loss,  # eq. 8
             flow_loss=flow.detach(),
             contrastive_loss=contrastive.detach(),
             vq_loss=quantized.loss.detach(),

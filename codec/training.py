@@ -15,10 +15,6 @@ LOSSES = ("flow_loss", "contrastive_loss", "vq_loss")
 NOT_DECAYED = ("norm", "bias", "cls", "codebook", "logit_scale", "segment", "positions")
 
 
-class ScheduleError(ValueError):
-    """A run whose steps do not fit each other."""
-
-
 class SetEpoch(TrainerCallback):
     """Tells the crops their epoch. Accelerate does so too, but not in the epoch that a resumed run starts in."""
 
@@ -34,26 +30,22 @@ class CodecTrainer(Trainer):
     """Trainer of `EntangleCodecForPreTraining`.
 
     Every `restart_every` steps until step `restart_until` dead codes move onto current latents (`codec.codebook`). The last part
-    of a run is left alone, so that the codebook can settle. The first `quantize_after` steps run on unquantised latents: the
-    decoder first learns that they are worth reading, which spreads them; then the codebook starts on them.
+    of a run is left alone, so that the codebook can settle. Encoder and quantizer can have a learning rate of their own
+    (`encoder_learning_rate`): they start as a good code of the frame, the decoder knows nothing, and a rate that suits the decoder
+    makes the codes forget pitch before the decoder can ask for it.
     """
 
     def __init__(
         self,
         *args: Any,
-        quantize_after: int = 0,
+        encoder_learning_rate: float | None = None,
         restart_every: int = 20,
         restart_until: int = 0,
         restart_threshold: float = 0.1,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if 0 < self.args.max_steps <= quantize_after:
-            raise ScheduleError(
-                f"quantising starts after {quantize_after} steps, but the run has {self.args.max_steps}: its codebook would never be "
-                "trained. Lower --quantize_after or raise --max_steps"
-            )
-        self.quantize_after, self.restart_threshold = quantize_after, restart_threshold
+        self.encoder_learning_rate, self.restart_threshold = encoder_learning_rate, restart_threshold
         self.restart_every, self.restart_until = restart_every, restart_until
         self._sums: dict[str, float] = dict.fromkeys(LOSSES, 0.0)
         self._batches = self._restarted = 0
@@ -65,6 +57,18 @@ class CodecTrainer(Trainer):
             for name, parameter in model.named_parameters()
             if parameter.ndim > 1 and not any(word in name.split(".")[-1] for word in NOT_DECAYED)
         ]
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Trainer's optimizer, its groups split where encoder and quantizer learn at their own rate."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
+        if self.encoder_learning_rate is not None:
+            codec = self.accelerator.unwrap_model(self.model).codec
+            own = {id(p) for part in (codec.encoder, codec.quantizer) for p in part.parameters()}
+            for group in list(optimizer.param_groups):
+                slow = [p for p in group["params"] if id(p) in own]
+                group["params"] = [p for p in group["params"] if id(p) not in own]
+                optimizer.add_param_group({**group, "params": slow, "lr": self.encoder_learning_rate})
+        return optimizer
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
@@ -80,17 +84,12 @@ class CodecTrainer(Trainer):
 
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """One forward and backward pass, then the codebook's care (before the optimizer's step)."""
-        bare: EntangleCodecForPreTraining = self.accelerator.unwrap_model(model)
-        bare.quantizing = self.state.global_step >= self.quantize_after
         loss = super().training_step(model, *args, **kwargs)
+        bare: EntangleCodecForPreTraining = self.accelerator.unwrap_model(model)
         codes, latents = self._outputs.codes, self._outputs.latents
         count_hits(bare.code_hits, codes, self._mask)
         step = self.state.global_step + 1
-        starting = step == self.quantize_after
-        due = step > self.quantize_after and step <= self.restart_until and step % self.restart_every == 0
-        if starting:
-            bare.code_hits.zero_()  # what the unquantised steps hit says nothing: every row starts on a latent
-        if self.accelerator.sync_gradients and (starting or due):
+        if self.accelerator.sync_gradients and step <= self.restart_until and step % self.restart_every == 0:
             real = latents.reshape(-1, latents.shape[-1]) if self._mask is None else latents[self._mask.bool()]
             optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
             codebook = bare.codec.quantizer.codebook

@@ -25,6 +25,10 @@ def _rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
+class ZeroLinear(nn.Linear):
+    """Linear layer that starts at zero, so that its branch is silent at first (`_init_weights` sees leaf modules only)."""
+
+
 class Attention(nn.Module):
     """Multi-head self-attention through `scaled_dot_product_attention` (memory linear in T)."""
 
@@ -32,7 +36,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.out = ZeroLinear(width, width, bias=False)
 
     def forward(
         self, x: Tensor, mask: Tensor | None, tables: tuple[Tensor, Tensor] | None, causal: bool = False
@@ -53,7 +57,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.gated = activation == "swiglu"
         self.up = nn.Linear(width, 2 * inner if self.gated else inner, bias=False)
-        self.down = nn.Linear(inner, width, bias=False)
+        self.down = ZeroLinear(inner, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, T, D)` to `(B, T, D)`."""
@@ -69,7 +73,7 @@ class AdaptiveRMSNorm(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.scale = nn.Linear(width, width)
+        self.scale = ZeroLinear(width, width)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Normalise `x` `(B, T, D)` and scale by `1 + scale(condition)`, condition `(B, D)`."""
@@ -77,7 +81,7 @@ class AdaptiveRMSNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm Transformer block; `adaptive` blocks take the time condition in both norms."""
+    """Pre-norm Transformer block that starts as the identity; `adaptive` blocks take the time condition in both norms."""
 
     def __init__(
         self, width: int, heads: int, inner: int, activation: Literal["gelu", "swiglu"], adaptive: bool = False

@@ -24,8 +24,8 @@ class CodecArguments:
     split: str = field(default="train", metadata={"help": "split of a Hub data set"})
     crop_seconds: float = field(default=10.0, metadata={"help": "longest crop (B.1)"})
     validation_clips: int = field(default=0, metadata={"help": "clips held out for the validation loss"})
-    quantize_after: int = field(
-        default=1_000, metadata={"help": "first steps on unquantised latents, before the codebook starts on them"}
+    encoder_learning_rate: float | None = field(
+        default=None, metadata={"help": "learning rate of encoder and quantizer; default: --learning_rate"}
     )
     restart_every: int = field(default=20, metadata={"help": "steps between restarts of dead codes"})
     restart_threshold: float = field(
@@ -34,7 +34,9 @@ class CodecArguments:
     restart_share: float = field(
         default=0.7, metadata={"help": "part of the run in which dead codes are restarted; 0: never"}
     )
-    spread_batches: int = field(default=8, metadata={"help": "batches for whitening the first latents; 0: do not"})
+    start_frames_per_code: int = field(
+        default=32, metadata={"help": "frames per code whose clusters start the codebook; 0: start at random"}
+    )
     max_unreadable: float = field(default=0.05, metadata={"help": "share of unreadable clips that stops the run"})
     seed: int = field(default=42, metadata={"help": "seed of weights, crops, noise and order"})
     overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
@@ -69,11 +71,12 @@ def trainer_arguments() -> type:
 def main(argv: list[str] | None = None) -> None:
     args, training = parse_with_trainer_arguments(CodecArguments, argv, __doc__, trainer_arguments, DEFAULTS)
 
+    import torch
     from transformers import set_seed
 
     from alm.training import run
     from codec import EntangleCodec, EntangleCodecConfig, EntangleCodecForPreTraining
-    from codec.codebook import spread_latents
+    from codec.codebook import start_codebook
     from codec.data import CaptionCollator, CropDataset, mel_statistics, read_clips
     from codec.text import CaptionTokenizer
     from codec.training import CodecTrainer, SetEpoch
@@ -111,10 +114,9 @@ def main(argv: list[str] | None = None) -> None:
     collate = CaptionCollator(tokenizer)
     crops = CropDataset(clips, config.mel_spec, args.crop_seconds, args.seed, args.max_unreadable)
     validation = CropDataset(held_out, config.mel_spec, args.crop_seconds, args.seed) if held_out else None
-    if checkpoint is None and args.spread_batches:
-        size = training.per_device_train_batch_size
-        spread = [[crops[(i * size + j) * 37 % len(crops)] for j in range(size)] for i in range(args.spread_batches)]
-        spread_latents(model, map(collate, spread))
+    if checkpoint is None and args.start_frames_per_code:
+        order = torch.randperm(len(crops), generator=torch.Generator().manual_seed(args.seed)).tolist()
+        start_codebook(model, (collate([crops[i]]) for i in order), args.start_frames_per_code)
     trainer = CodecTrainer(
         model=model,
         args=training,
@@ -122,7 +124,7 @@ def main(argv: list[str] | None = None) -> None:
         eval_dataset=validation,
         data_collator=collate,
         callbacks=[SetEpoch(crops)],
-        quantize_after=args.quantize_after,
+        encoder_learning_rate=args.encoder_learning_rate,
         restart_every=args.restart_every,
         restart_threshold=args.restart_threshold,
         restart_until=int(args.restart_share * training.max_steps),

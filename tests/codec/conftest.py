@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from codec import EntangleCodecConfig, EntangleCodecForPreTraining
+from codec.transformer import ZeroLinear
 
 SMALL = {
     "hidden_size": 32,
@@ -40,12 +41,12 @@ def make_config() -> Callable[..., EntangleCodecConfig]:
 
 @pytest.fixture
 def model(make_config: Callable[..., EntangleCodecConfig]) -> EntangleCodecForPreTraining:
-    """Stage-1 model with a vocoder, whose zero-initialised output is shaken so that nothing is trivially zero."""
+    """Stage-1 model with a vocoder, whose zero-initialised layers are shaken so that nothing is trivially the identity."""
     torch.manual_seed(0)
     model = EntangleCodecForPreTraining(make_config(vocoder=VOCODER)).eval()
-    for name, parameter in model.codec.decoder.named_parameters():
-        if name == "out.weight" or name.endswith("norm.scale.weight"):
-            torch.nn.init.normal_(parameter, std=0.1)
+    for layer in model.modules():
+        if isinstance(layer, ZeroLinear):
+            torch.nn.init.normal_(layer.weight, std=0.1)
     return model
 
 

@@ -19,13 +19,13 @@ from codec.audio import AudioError, write_audio
 from codec.data import ClipListError, CropDataset, read_clips
 from codec.entangle import CheckpointError
 from codec.mel import MelSpec
-from codec.training import ScheduleError
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
 FAST = ["--per_device_train_batch_size", "4", "--learning_rate", "5e-3", "--warmup_steps", "0", "--logging_steps", "1"]
 FAST += ["--gradient_accumulation_steps", "1", "--disable_tqdm", "true", "--use_cpu", "true", "--crop_seconds", "0.4"]
+CARE = ["--encoder_learning_rate", "1e-3", "--restart_every", "2", "--restart_threshold", "1", "--max_steps", "10"]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def script(name: str) -> Any:
 
 def train(clips: Path, numbers: Path, output: Path, *more: str) -> None:
     flags = ["--audio", str(clips), "--codec", str(numbers), "--output_dir", str(output), *FAST]
-    script("train_codec.py")([*flags, "--quantize_after", "3", "--restart_every", "2", "--max_steps", "10", *more])
+    script("train_codec.py")([*flags, *CARE, *more])
 
 
 def log(folder: Path) -> list[dict[str, Any]]:
@@ -194,6 +194,10 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
         read_numbers(tmp_path / "list.yaml")
 
 
-def test_a_run_that_would_never_quantise_is_refused(clips: Path, numbers: Path, tmp_path: Path) -> None:
-    with pytest.raises(ScheduleError, match="quantising starts after 10 steps, but the run has 10"):
-        train(clips, numbers, tmp_path, "--quantize_after", "10")
+def test_the_encoder_has_its_own_learning_rate(trained: Path) -> None:
+    optimizer = torch.load(trained / "checkpoint-8" / "optimizer.pt", weights_only=False)
+    full = EntangleCodecForPreTraining.from_pretrained(trained / "pretraining")
+    slow = [group for group in optimizer["param_groups"] if group["initial_lr"] == 1e-3]
+    own = sum(1 for part in (full.codec.encoder, full.codec.quantizer) for _ in part.parameters())
+    assert sum(len(group["params"]) for group in slow) == own
+    assert sum(len(group["params"]) for group in optimizer["param_groups"]) == sum(1 for _ in full.parameters())
