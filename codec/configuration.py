@@ -59,6 +59,7 @@ class EntangleCodecConfig(PreTrainedConfig):
         condition_dropout: share of samples trained without their codes (10 %, Table 5).
         num_steps, guidance_scale: default sampler (eq. 12); guidance 0 is off, the paper's γ = 1 is an argument.
         text_*: the caption tower (eq. 5), dropped after stage 1; `projection_size` is `D_align`.
+        contrastive_weight: of the contrastive loss in eq. 8; 0 is the ablation of Table 4.
         logit_scale_init: log of the initial inverse temperature of eq. 10.
         vocoder: a `VocosConfig` (or its fields), or None while there is no vocoder.
     """
@@ -92,6 +93,7 @@ class EntangleCodecConfig(PreTrainedConfig):
     text_num_hidden_layers: int = 12
     text_num_attention_heads: int = 8
     text_intermediate_size: int = 2048
+    contrastive_weight: float = 1.0
     logit_scale_init: float = 2.6592  # log(1 / 0.07), CLIP's
     vocoder: dict[str, Any] | None = None
 

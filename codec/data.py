@@ -32,57 +32,80 @@ class Clip:
     caption: str
 
 
-def read_clips(source: str | Path, split: str = "train") -> list[Clip]:
+def read_clips(source: str | Path, split: str = "train", caption_column: str | None = None) -> Sequence[Clip]:
     """List captioned clips.
 
     `source` is a folder with `metadata.csv`, or a CSV file, with the columns `file_name` (relative to the CSV's folder) and
     `caption` or `text`, as the Hub's AudioFolder writes them; anything else is a data set for `datasets.load_dataset` with an
-    `audio` column. Raises `ClipListError` naming what is missing.
+    `audio` column, read row by row as clips are asked for. `caption_column` names another column (transcripts, for the paper's
+    ablation). Raises `ClipListError` naming what is missing.
     """
     path = Path(source)
     table = path / "metadata.csv" if path.is_dir() else path
     if table.suffix == ".csv" and table.is_file():
-        return _read_table(table)
+        return _read_table(table, caption_column)
     if path.exists() and not any(path.glob("*.parquet")):
         raise ClipListError(
             f"{path} is neither a CSV file nor a folder with metadata.csv (columns file_name and caption)"
         )
     try:
-        return _read_data_set(str(source), split)
+        return DataSetClips(str(source), split, caption_column)
     except OSError as error:  # neither a local file nor a data set of the Hub (or of its cache, without a network)
         raise ClipListError(
             f"{source} is no CSV file, no folder with metadata.csv, and no data set that can be loaded ({type(error).__name__}: {error})"
         ) from error
 
 
-def _read_table(table: Path) -> list[Clip]:
+def _caption_column(columns: Sequence[str], wanted: str | None, audio: str, source: str | Path) -> str:
+    """The column of captions among `columns`; raises `ClipListError` where it or the column `audio` is missing."""
+    accepted = (wanted,) if wanted else CAPTION_COLUMNS
+    column = next((name for name in accepted if name in columns), None)
+    if column is None or audio not in columns:
+        raise ClipListError(f"{source} has columns {list(columns)}; {audio} and one of {accepted} are needed")
+    return column
+
+
+def _read_table(table: Path, caption_column: str | None) -> list[Clip]:
     with table.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        column = next((name for name in CAPTION_COLUMNS if name in (reader.fieldnames or ())), None)
-        if column is None or "file_name" not in (reader.fieldnames or ()):
-            raise ClipListError(
-                f"{table} has columns {reader.fieldnames}; file_name and one of {CAPTION_COLUMNS} are needed"
-            )
+        column = _caption_column(reader.fieldnames or (), caption_column, "file_name", table)
         return [Clip(table.parent / row["file_name"], row[column]) for row in reader]
 
 
-def _read_data_set(name: str, split: str) -> list[Clip]:
-    import datasets
+class DataSetClips(Sequence[Clip]):
+    """Clips of a data set of the Hub or of a folder of Parquet files, read from disk when they are asked for."""
 
-    # decode=False: decoding inside datasets would need torchcodec and FFmpeg; soundfile reads the bytes
-    rows = datasets.load_dataset(name, split=split).cast_column("audio", datasets.Audio(decode=False))
-    column = next((c for c in CAPTION_COLUMNS if c in rows.column_names), None)
-    if column is None:
-        raise ClipListError(f"{name} has columns {rows.column_names}; audio and one of {CAPTION_COLUMNS} are needed")
-    return [Clip(row["audio"]["bytes"] or Path(row["audio"]["path"]), row[column]) for row in rows]
+    def __init__(self, name: str, split: str, caption_column: str | None = None) -> None:
+        import datasets
+
+        # decode=False: decoding inside datasets would need torchcodec and FFmpeg; soundfile reads the bytes
+        rows = datasets.load_dataset(name, split=split)
+        self.column = _caption_column(rows.column_names, caption_column, "audio", name)
+        self.rows = rows.cast_column("audio", datasets.Audio(decode=False))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """One clip, or a list of them for a slice."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        row = self.rows[index]
+        return Clip(row["audio"]["bytes"] or Path(row["audio"]["path"]), row[self.column])
+
+    @property
+    def captions(self) -> Sequence[str]:
+        """The column of captions alone: iterating clips would read all audio."""
+        captions: Sequence[str] = self.rows[self.column]
+        return captions
 
 
 @dataclass
 class CropDataset(Dataset[dict[str, Any]]):
     """Crops of at most `crop_seconds`, drawn anew each epoch from (seed, epoch, clip) alone: exact under resume and workers.
 
-    Unreadable files are replaced by the next readable clip and listed in `unreadable`; more than `max_unreadable` of all clips
-    stops the run with `AudioError`.
+    Unreadable files are replaced by the next readable clip and listed in `unreadable` (by clip: in a mixture an index means another
+    clip in each epoch); more than `max_unreadable` of all clips stops the run with `AudioError`.
     """
 
     clips: Sequence[Clip]
@@ -92,7 +115,7 @@ class CropDataset(Dataset[dict[str, Any]]):
     max_unreadable: float = 0.05
     waveforms_only: bool = False
     epoch: int = 0
-    unreadable: dict[int, str] = field(default_factory=dict)
+    unreadable: dict[Clip, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.clips:
@@ -101,32 +124,34 @@ class CropDataset(Dataset[dict[str, Any]]):
     def set_epoch(self, epoch: int) -> None:
         """Called by the data loader at the start of each epoch."""
         self.epoch = epoch
+        if hasattr(self.clips, "set_epoch"):  # a mixture (`codec.mixing`)
+            self.clips.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """`{"mel": (T, bins), "caption": str}`, or `{"waveform": (S,)}`."""
-        index, waveform = self._readable(index)
+        index, clip, waveform = self._readable(index)
         crop = torch.from_numpy(self._crop(waveform, index))
         if self.waveforms_only:
             return {"waveform": crop}
-        return {"mel": log_mel(crop, self.spec), "caption": self.clips[index].caption}
+        return {"mel": log_mel(crop, self.spec), "caption": clip.caption}
 
-    def _readable(self, index: int) -> tuple[int, NDArray[np.float32]]:
+    def _readable(self, index: int) -> tuple[int, Clip, NDArray[np.float32]]:
         for step in range(len(self.clips)):
             candidate = (index + step) % len(self.clips)
-            if candidate in self.unreadable:
+            clip = self.clips[candidate]
+            if clip in self.unreadable:
                 continue
-            audio = self.clips[candidate].audio
             try:
-                return candidate, read_audio(audio, self.spec.sampling_rate)
+                return candidate, clip, read_audio(clip.audio, self.spec.sampling_rate)
             except AudioError as error:
-                self._list(candidate, str(error))
+                self._list(clip, str(error))
         raise AudioError("no clip can be read")
 
-    def _list(self, index: int, reason: str) -> None:
-        self.unreadable[index] = reason
+    def _list(self, clip: Clip, reason: str) -> None:
+        self.unreadable[clip] = reason
         if len(self.unreadable) > self.max_unreadable * len(self.clips):
             reasons = "\n  ".join(list(self.unreadable.values())[:5])
             raise AudioError(

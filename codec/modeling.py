@@ -252,7 +252,7 @@ class EntangleCodecForPreTraining(EntangleCodecPreTrainedModel):
             text = self.text_tower(caption_ids, caption_lengths)
             contrastive = contrastive_loss(self.audio_projection(encoded.cls), text, self.logit_scale)
         return EntangleCodecForPreTrainingOutput(
-            loss=flow + contrastive + quantized.loss,  # eq. 8
+            loss=flow + self.config.contrastive_weight * contrastive + quantized.loss,  # eq. 8
             flow_loss=flow.detach(),
             contrastive_loss=contrastive.detach(),
             vq_loss=quantized.loss.detach(),

@@ -2,22 +2,48 @@
 
     accelerate launch recipes/train_codec.py --config recipes/configs/paper/train_codec.yaml --audio DATA --output_dir DIR
 
-DATA is a folder with metadata.csv (file_name,caption), such a CSV file, or a data set of the Hub with an audio and a caption column.
+DATA is a folder with metadata.csv (file_name,caption), such a CSV file, or a data set of the Hub with an audio and a caption column;
+several are mixed (--audio A B C --weights 3 1 1).
 An interrupted run goes on where its last checkpoint stands when the same command is given again.
 """
 
+import math
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
+from alm.arguments import ConfigFileError, parse_with_trainer_arguments, read_numbers, run_main
+
+if TYPE_CHECKING:
+    from codec import EntangleCodecForPreTraining
+    from codec.data import CaptionCollator, Clip, CropDataset
+    from codec.training import CodecTrainer
 
 
 @dataclass
 class CodecArguments:
-    audio: str = field(metadata={"help": "folder with metadata.csv, CSV file (file_name,caption), or Hub data set"})
+    audio: list[str] = field(
+        metadata={"help": "folders with metadata.csv, CSV files (file_name,caption), or Hub data sets"}
+    )
     output_dir: str = field(metadata={"help": "folder of the trained codec"})
+    weights: list[float] = field(
+        default_factory=list, metadata={"help": "a share for each --audio; default: by number of clips"}
+    )
+    caption_column: str | None = field(
+        default=None,
+        metadata={"help": "column of the text to align with; default: caption or text (Table 4: transcripts)"},
+    )
+    contrastive_weight: float | None = field(
+        default=None, metadata={"help": "weight of the contrastive loss; 0: without (Table 4); default: the codec's"}
+    )
+    effective_batch: int | None = field(
+        default=None, metadata={"help": "stop unless batch × accumulation × processes is this (the paper's: 256)"}
+    )
+    ema_decay: float | None = field(
+        default=None, metadata={"help": "save a moving average of the weights, say 0.9999; default: none"}
+    )
     codec: str = field(
         default="recipes/configs/paper/codec.yaml", metadata={"help": "YAML of EntangleCodecConfig's numbers"}
     )
@@ -70,24 +96,20 @@ def trainer_arguments() -> type:
 
 def main(argv: list[str] | None = None) -> None:
     args, training = parse_with_trainer_arguments(CodecArguments, argv, __doc__, trainer_arguments, DEFAULTS)
+    check_batch(args, training)
 
-    import torch
     from transformers import set_seed
 
     from alm.training import run
-    from codec import EntangleCodec, EntangleCodecConfig, EntangleCodecForPreTraining
-    from codec.codebook import start_codebook
-    from codec.data import CaptionCollator, CropDataset, mel_statistics, read_clips
-    from codec.text import CaptionTokenizer
-    from codec.training import CodecTrainer, SetEpoch
+    from codec.data import CropDataset
 
-    clips = read_clips(args.audio, args.split)
-    held_out, clips = clips[: args.validation_clips], clips[args.validation_clips :]
+    clips, held_out = read_sources(args)
     numbers = read_numbers(args.codec)
-    config = EntangleCodecConfig(**numbers)
+    if args.contrastive_weight is not None:
+        numbers["contrastive_weight"] = args.contrastive_weight
     output = Path(args.output_dir)
     if args.dry_run:
-        print(plan(config, len(clips), args, training))
+        print(plan(numbers, len(clips), args, training))
         return
 
     ranks = training.distributed_state
@@ -97,69 +119,154 @@ def main(argv: list[str] | None = None) -> None:
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = run.starting_point(output, "auto")
     set_seed(args.seed)
+    model, collate = build(checkpoint, output, numbers, clips, args, training)
+    spec = model.config.mel_spec
+    crops = CropDataset(clips, spec, args.crop_seconds, args.seed, args.max_unreadable)
+    if checkpoint is None and args.start_frames_per_code:
+        start(model, crops, collate, args)
+    trainer = make_trainer(model, crops, held_out, collate, checkpoint, args, training)
+    if run.is_complete(checkpoint, training.max_steps):
+        trainer._load_from_checkpoint(checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.is_world_process_zero():
+        save(trainer, collate, args)
+
+
+def check_batch(args: CodecArguments, training: Any) -> None:
+    """Raise `ConfigFileError` where the run's batch is not the one that was asked for."""
+    parts = (training.per_device_train_batch_size, training.gradient_accumulation_steps, training.world_size)
+    if args.effective_batch not in (None, math.prod(parts)):
+        raise ConfigFileError(
+            f"--effective_batch {args.effective_batch}, but {parts[0]} crops × {parts[1]} accumulation × {parts[2]} processes are "
+            f"{math.prod(parts)}: change --per_device_train_batch_size, --gradient_accumulation_steps or the number of processes"
+        )
+
+
+def read_sources(args: CodecArguments) -> "tuple[Sequence[Clip], Sequence[Clip]]":
+    """Clips to train on and clips held out: the first `validation_clips`, shared evenly among the sources."""
+    from codec.data import read_clips
+    from codec.mixing import MixedClips
+
+    sources = [read_clips(source, args.split, args.caption_column) for source in args.audio]
+    each = -(-args.validation_clips // len(sources))
+    held_out = [clip for source in sources for clip in source[:each]][: args.validation_clips]
+    rest = [source[each:] if each else source for source in sources]
+    if len(rest) == 1 and not args.weights:
+        return rest[0], held_out
+    return MixedClips(rest, args.weights or None, args.seed), held_out
+
+
+def build(
+    checkpoint: str | None,
+    output: Path,
+    numbers: dict[str, Any],
+    clips: "Sequence[Clip]",
+    args: CodecArguments,
+    training: Any,
+) -> "tuple[EntangleCodecForPreTraining, CaptionCollator]":
+    """The model and its captions' tokenizer: new ones, fitted to the data, or those of the run that goes on."""
+    from codec import EntangleCodecConfig, EntangleCodecForPreTraining
+    from codec.data import CaptionCollator, mel_statistics
+    from codec.mixing import captions_of
+    from codec.text import CaptionTokenizer
+
+    config = EntangleCodecConfig(**numbers)
     if checkpoint is None:
         mean, std = mel_statistics(clips, config.mel_spec)
-        tokenizer = CaptionTokenizer.train((c.caption for c in clips), config.text_vocab_size, config.text_max_length)
+        tokenizer = CaptionTokenizer.train(captions_of(clips), config.text_vocab_size, config.text_max_length)
         config = EntangleCodecConfig(**{**numbers, "mel": {**config.mel, "mean": mean, "std": std}})
-        if ranks.is_main_process:
+        if training.distributed_state.is_main_process:
             tokenizer.save(output)
             config.save_pretrained(output)
-            print(plan(config, len(clips), args, training))
+            print(plan(numbers, len(clips), args, training))
     else:
         print(f"going on from {checkpoint}")
         tokenizer = CaptionTokenizer.load(output, config.text_max_length)
         config = EntangleCodecConfig.from_pretrained(output)
-    model = EntangleCodecForPreTraining(config)
+    return EntangleCodecForPreTraining(config), CaptionCollator(tokenizer)
 
-    collate = CaptionCollator(tokenizer)
-    crops = CropDataset(clips, config.mel_spec, args.crop_seconds, args.seed, args.max_unreadable)
-    validation = CropDataset(held_out, config.mel_spec, args.crop_seconds, args.seed) if held_out else None
-    if checkpoint is None and args.start_frames_per_code:
-        order = torch.randperm(len(crops), generator=torch.Generator().manual_seed(args.seed)).tolist()
-        start_codebook(model, (collate([crops[i]]) for i in order), args.start_frames_per_code)
-    trainer = CodecTrainer(
+
+def start(
+    model: "EntangleCodecForPreTraining", crops: "CropDataset", collate: "CaptionCollator", args: CodecArguments
+) -> None:
+    """Start the codebook on clusters of the data's frames."""
+    import torch
+
+    from codec.codebook import start_codebook
+
+    order = torch.randperm(len(crops), generator=torch.Generator().manual_seed(args.seed)).tolist()
+    start_codebook(model, (collate([crops[i]]) for i in order), args.start_frames_per_code)
+
+
+def make_trainer(
+    model: "EntangleCodecForPreTraining",
+    crops: "CropDataset",
+    held_out: "Sequence[Clip]",
+    collate: "CaptionCollator",
+    checkpoint: str | None,
+    args: CodecArguments,
+    training: Any,
+) -> "CodecTrainer":
+    """Trainer with its callbacks."""
+    from codec.data import CropDataset
+    from codec.ema import MovingAverage
+    from codec.training import CodecTrainer, SetEpoch
+
+    callbacks: list[Any] = [SetEpoch(crops)]
+    if args.ema_decay is not None:
+        callbacks.append(MovingAverage(model, args.ema_decay, checkpoint))
+    validation = CropDataset(held_out, crops.spec, args.crop_seconds, args.seed) if held_out else None
+    return CodecTrainer(
         model=model,
         args=training,
         train_dataset=crops,
         eval_dataset=validation,
         data_collator=collate,
-        callbacks=[SetEpoch(crops)],
+        callbacks=callbacks,
         encoder_learning_rate=args.encoder_learning_rate,
         restart_every=args.restart_every,
         restart_threshold=args.restart_threshold,
         restart_until=int(args.restart_share * training.max_steps),
     )
-    if run.is_complete(checkpoint, training.max_steps):
-        trainer._load_from_checkpoint(checkpoint)
-    else:
-        trainer.train(resume_from_checkpoint=checkpoint)
-    if not trainer.is_world_process_zero():
-        return
+
+
+def save(trainer: "CodecTrainer", collate: "CaptionCollator", args: CodecArguments) -> None:
+    """The codec, the stage-1 model with its caption tower, the log and the manifest."""
+    from alm.training import run
+    from codec import EntangleCodec
+    from codec.ema import MovingAverage
+
+    output, model, crops = Path(args.output_dir), trainer.model, trainer.train_dataset
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, MovingAverage):
+            callback.copy_to(model)
     model.save_pretrained(output / "pretraining")
-    tokenizer.save(output / "pretraining")
+    collate.caption_tokenizer.save(output / "pretraining")
     codec = EntangleCodec(model.codec)
     codec.save_pretrained(output)
     run.write_log(output, trainer.state.log_history)
     for reason in crops.unreadable.values():
         print(f"unreadable, replaced: {reason}")
     if collate.truncated:
-        print(f"{collate.truncated} captions were cut at {config.text_max_length} tokens")
+        print(f"{collate.truncated} captions were cut at {model.config.text_max_length} tokens")
     parts = {
         "recipe": Path(__file__).name,
         "fingerprint": codec.fingerprint,
         "arguments": asdict(args),
-        "clips": len(clips),
+        "clips": len(crops),
     }
     run.write_manifest(output, {**parts, "unreadable": list(crops.unreadable.values())}, sys.argv)
     print(f"codec saved to {output} (fingerprint {codec.fingerprint})")
 
 
-def plan(config: Any, clips: int, args: CodecArguments, training: Any) -> str:
+def plan(numbers: dict[str, Any], clips: int, args: CodecArguments, training: Any) -> str:
     """What a run would do, in words."""
     import torch
 
-    from codec import EntangleCodecForPreTraining
+    from codec import EntangleCodecConfig, EntangleCodecForPreTraining
 
+    config = EntangleCodecConfig(**numbers)
     with torch.device("meta"):
         model = EntangleCodecForPreTraining(config)
     sizes = {

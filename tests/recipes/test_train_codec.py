@@ -17,6 +17,7 @@ from alm.arguments import ConfigFileError, read_numbers
 from codec import EntangleCodec, EntangleCodecConfig, EntangleCodecForPreTraining
 from codec.audio import AudioError, write_audio
 from codec.data import ClipListError, CropDataset, read_clips
+from codec.ema import MovingAverage
 from codec.entangle import CheckpointError
 from codec.mel import MelSpec
 
@@ -166,7 +167,7 @@ def test_unreadable_clips_are_listed_up_to_the_limit(clips: Path, tmp_path: Path
         )
     data = CropDataset(read_clips(table), MelSpec(), max_unreadable=0.1)
     assert torch.equal(data[0]["mel"], data[1]["mel"])  # the next readable clip stands in
-    assert "text.wav" in data.unreadable[0]
+    assert "text.wav" in next(iter(data.unreadable.values()))
     with pytest.raises(AudioError, match=r"1 of 13 clips cannot be read"):
         CropDataset(read_clips(table), MelSpec(), max_unreadable=0.0)[0]
 
@@ -201,3 +202,85 @@ def test_the_encoder_has_its_own_learning_rate(trained: Path) -> None:
     own = sum(1 for part in (full.codec.encoder, full.codec.quantizer) for _ in part.parameters())
     assert sum(len(group["params"]) for group in slow) == own
     assert sum(len(group["params"]) for group in optimizer["param_groups"]) == sum(1 for _ in full.parameters())
+
+
+def test_the_average_of_the_weights_is_what_is_saved_and_resumes(clips: Path, numbers: Path, tmp_path: Path) -> None:
+    more = ["--ema_decay", "0.5", "--save_steps", "6", "--save_total_limit", "9"]
+    train(clips, numbers, tmp_path / "whole", *more)
+    shutil.copytree(tmp_path / "whole" / "checkpoint-6", tmp_path / "resumed" / "checkpoint-6")
+    for name in ("captions.model", "config.json"):
+        shutil.copy(tmp_path / "whole" / name, tmp_path / "resumed")
+    train(clips, numbers, tmp_path / "resumed", *more)
+    whole, resumed = (load_file(tmp_path / run / "pretraining" / "model.safetensors") for run in ("whole", "resumed"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    last = load_file(tmp_path / "whole" / "checkpoint-10" / "model.safetensors")
+    name = "codec.decoder.out.weight"
+    assert not torch.allclose(whole[name], last[name])
+    (tmp_path / "resumed" / "checkpoint-6" / "ema.safetensors").unlink()
+    shutil.rmtree(tmp_path / "resumed" / "checkpoint-10")
+    (tmp_path / "resumed" / "manifest.json").unlink()
+    with pytest.raises(FileNotFoundError, match="began without --ema_decay"):
+        train(clips, numbers, tmp_path / "resumed", *more)
+
+
+def test_moving_average_is_the_recursion() -> None:
+    layer = torch.nn.Linear(2, 1, bias=False)
+    average, expected = MovingAverage(layer, decay=0.9), None
+    for step in range(4):
+        torch.nn.init.constant_(layer.weight, float(step))
+        average.on_step_end(*[None] * 3)  # type: ignore[arg-type]
+        expected = float(step) if expected is None else 0.9 * expected + 0.1 * step
+    average.copy_to(layer)
+    torch.testing.assert_close(layer.weight, torch.full((1, 2), expected))
+
+
+def test_the_switches_of_table_4(clips: Path, numbers: Path, tmp_path: Path) -> None:
+    rows = list(csv.reader((clips / "metadata.csv").open()))
+    table = tmp_path / "list.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [["file_name", "caption", "transcript"], *((clips / name, text, "words") for name, text in rows[1:])]
+        )
+    train(table, numbers, tmp_path / "plain", "--contrastive_weight", "0", "--max_steps", "4")
+    step = log(tmp_path / "plain")[-1]
+    assert step["loss"] == pytest.approx(step["flow_loss"] + step["vq_loss"], abs=1e-3)
+    assert [clip.caption for clip in read_clips(table, caption_column="transcript")] == ["words"] * 12
+    with pytest.raises(ClipListError, match="one of \\('speech',\\) are needed"):
+        read_clips(table, caption_column="speech")
+
+
+def test_a_mixture_trains_and_resumes_exactly(clips: Path, numbers: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    rows = list(csv.reader((clips / "metadata.csv").open()))
+    with other.open("w", newline="") as file:
+        csv.writer(file).writerows([rows[0], *((clips / name, text) for name, text in rows[1:4])])
+    more = ["--audio", str(clips), str(other), "--weights", "1", "1", "--save_steps", "5", "--save_total_limit", "9"]
+    train(clips, numbers, tmp_path / "whole", *more)
+    shutil.copytree(tmp_path / "whole" / "checkpoint-5", tmp_path / "resumed" / "checkpoint-5")
+    for name in ("captions.model", "config.json"):
+        shutil.copy(tmp_path / "whole" / name, tmp_path / "resumed")
+    train(clips, numbers, tmp_path / "resumed", *more)
+    whole, resumed = (load_file(tmp_path / run / "pretraining" / "model.safetensors") for run in ("whole", "resumed"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_another_batch_than_the_asked_one_is_refused(clips: Path, numbers: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigFileError, match="--effective_batch 256, but 4 crops × 1 accumulation × 1 processes are 4"
+    ):
+        train(clips, numbers, tmp_path, "--effective_batch", "256")
+
+
+def test_the_learning_rate_falls_on_a_plateau_of_a_fixed_validation_loss(
+    clips: Path, numbers: Path, tmp_path: Path
+) -> None:
+    flags = "--lr_scheduler_type reduce_lr_on_plateau --eval_strategy steps --eval_steps 1 --metric_for_best_model eval_loss"
+    more = [*flags.split(), "--lr_scheduler_kwargs", '{"factor": 0.5, "patience": 1}', "--validation_clips", "4"]
+    still = ["--learning_rate", "1e-6", "--encoder_learning_rate", "1e-6", "--restart_share", "0"]
+    train(clips, numbers, tmp_path, *more, *still)
+    lines = [json.loads(line) for line in (tmp_path / "training_log.jsonl").read_text().splitlines()]
+    losses = [line["eval_loss"] for line in lines if "eval_loss" in line]
+    # times and noise are fixed: a model that stands still has one loss (but for the running statistics of its latents)
+    assert max(losses) - min(losses) < 0.05 * losses[0]
+    rates = [line["learning_rate"] for line in lines if "learning_rate" in line]
+    assert rates[-1] < rates[0]

@@ -1,0 +1,79 @@
+"""Several lists of clips as one, in stated shares (Table 7's corpora differ in size by two orders of magnitude)."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate, chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.data import Clip, ClipListError
+
+
+def captions_of(clips: Sequence[Clip]) -> Iterator[str]:
+    """Captions of `clips` without reading audio where the list keeps them apart."""
+    apart = getattr(clips, "captions", None)
+    return (clip.caption for clip in clips) if apart is None else iter(apart)
+
+
+class MixedClips(Sequence[Clip]):
+    """`sources` mixed with `weights`: an epoch has as many clips as all sources together, shared out by weight.
+
+    Each source is gone through in a random order of its own, over and over, going on in the next epoch where the last one ended: no clip
+    comes again before all others of its source have come. What stands at an index depends on (seed, epoch, index) alone, in constant
+    time, so a resumed run needs no replay. Without weights each source has the share of its size. Raises `ClipListError` on an
+    empty source or weights that are not one positive number for each.
+    """
+
+    def __init__(
+        self, sources: Sequence[Sequence[Clip]], weights: Sequence[float] | None = None, seed: int = 0
+    ) -> None:
+        sizes = [len(source) for source in sources]
+        if not sources or not all(sizes):
+            raise ClipListError(f"each source needs clips to be mixed, got lists of {sizes}")
+        weights = list(sizes if weights is None else weights)
+        if len(weights) != len(sizes) or not all(0 < weight < float("inf") for weight in weights):
+            raise ClipListError(f"one positive weight for each of {len(sizes)} sources is needed, got {weights}")
+        self.sources, self.seed, self.epoch = list(sources), seed, 0
+        self.counts = _apportion(sum(sizes), weights)
+        self.ends = list(accumulate(self.counts))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called with the data set's epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, index: int | slice) -> Clip | list[Clip]:  # type: ignore[override]
+        """The clip at `index` of this epoch, or a list of them for a slice."""
+        if isinstance(index, slice):
+            return [self._clip(i) for i in range(len(self))[index]]
+        return self._clip(range(len(self))[index])
+
+    @property
+    def captions(self) -> Iterator[str]:
+        """The captions of all sources, each once."""
+        return chain.from_iterable(map(captions_of, self.sources))
+
+    def _clip(self, index: int) -> Clip:
+        which = int(np.searchsorted(self.ends, index, side="right"))
+        count, source = self.counts[which], self.sources[which]
+        position = self.epoch * count + index - (self.ends[which] - count)
+        turn, offset = divmod(position, len(source))
+        return source[int(_order(self.seed, which, turn, len(source))[offset])]
+
+
+def _apportion(total: int, weights: Sequence[float]) -> list[int]:
+    """Whole numbers that add up to `total`, at least one each, as near to the weights' shares as can be (largest remainders)."""
+    shares = np.asarray(weights, float) / sum(weights) * total
+    counts = np.maximum(np.floor(shares).astype(int), 1)
+    by_remainder = np.argsort(-(shares - np.floor(shares)), kind="stable")
+    for which in by_remainder[: max(0, total - int(counts.sum()))]:
+        counts[which] += 1
+    return [int(count) for count in counts]
+
+
+@lru_cache(maxsize=64)
+def _order(seed: int, source: int, turn: int, size: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, source, turn]).permutation(size)
