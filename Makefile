@@ -19,7 +19,7 @@ export PYTHONUNBUFFERED = 1
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    set up, then train and score a small audio language model that hears (under a quarter of an hour on two CPU cores)"
+	@echo "make demo    set up, then train and score a small audio language model that hears (about ten minutes on two CPU cores)"
 	@echo "make test    set up, then run the tests"
 	@echo "make check   format, lint, types and all tests, as CI does"
 	@echo "make format  rewrite the files in the project's format"
@@ -61,7 +61,7 @@ clean-demo:
 
 $(DONE)/corpus: | .venv/.installed
 	@echo "== 1/8 the corpus: speech, sounds and music with true captions and questions"
-	$(BIN)/python recipes/make_demo_corpus.py --output $(CORPUS) --train_clips 3600
+	$(BIN)/python recipes/make_demo_corpus.py --output $(CORPUS)
 	@mkdir -p $(DONE) && touch $@
 
 $(DONE)/codec: $(DONE)/corpus

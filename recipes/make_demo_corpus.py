@@ -1,6 +1,6 @@
 """Make the demo corpus: speech, sounds and music synthesised on this machine, with true captions and questions.
 
-    python recipes/make_demo_corpus.py --output runs/demo/corpus --train_clips 3000 --test_clips 330 --seed 0 --workers 2
+    python recipes/make_demo_corpus.py --output runs/demo/corpus --train_clips 3600 --test_clips 330 --seed 0 --workers 2
 
 It is written in the on-disk formats of MusicQA, ClothoAQA, COMPA-R, LibriTTS and AudioCaps (training) and MMAR (test), so that
 everything after it runs as on the real data. Nothing is downloaded. A finished corpus with the same settings is reused.
@@ -15,7 +15,7 @@ from alm.arguments import parse_arguments, run_main
 @dataclass
 class Arguments:
     output: str = field(default="runs/demo/corpus", metadata={"help": "folder to make; it appears when it is complete"})
-    train_clips: int = field(default=3_000, metadata={"help": "number of training clips of 1.6 to 3.0 s"})
+    train_clips: int = field(default=3_600, metadata={"help": "number of training clips of 1.6 to 3.0 s"})
     test_clips: int = field(default=330, metadata={"help": "number of test clips; each is asked 2 to 4 questions"})
     seed: int = field(default=0, metadata={"help": "decides every byte, together with the numbers of clips"})
     workers: int = field(default=2, metadata={"help": "processes; the corpus does not depend on their number"})

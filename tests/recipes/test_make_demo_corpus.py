@@ -24,7 +24,7 @@ def test_dry_run_prints_the_plan_and_makes_nothing(
 ) -> None:
     main(["--output", str(tmp_path / "corpus"), "--dry_run"])
     printed = capsys.readouterr().out
-    assert "train: 3000 clips" in printed and "test: 330 clips" in printed and "keyword" in printed
+    assert "train: 3600 clips" in printed and "test: 330 clips" in printed and "keyword" in printed
     assert not list(tmp_path.iterdir())
 
 

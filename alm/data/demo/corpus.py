@@ -42,7 +42,7 @@ _CHUNK = 24  # scenes per task of the pool: small enough for a smooth progress b
 class Settings:
     """What decides every byte of the corpus."""
 
-    train_clips: int = 3_000
+    train_clips: int = 3_600
     test_clips: int = 330
     seed: int = 0
 
