@@ -15,12 +15,13 @@ LAUNCH2 := $(BIN)/accelerate launch --multi_gpu --num_processes 2 --num_cpu_thre
 export TOKENIZERS_PARALLELISM = false
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup demo test check format clean-demo
+.PHONY: help setup demo test test-vocoder check format clean-demo
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    set up, then train and score a small audio language model that hears (about ten minutes on two CPU cores)"
 	@echo "make test    set up, then run the tests"
+	@echo "make test-vocoder  set up an environment with the vocos package, then run the tests that need it"
 	@echo "make check   format, lint, types and all tests, as CI does"
 	@echo "make format  rewrite the files in the project's format"
 	@echo "make clean-demo  remove $(DEMO)"
@@ -41,6 +42,12 @@ check: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+# the tests that need the `vocos` package, in an environment of its own: it brings torchaudio, which a CPU build of torch does not suit
+test-vocoder:
+	$(PYTHON) -m venv .venv-vocoder
+	.venv-vocoder/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[vocoder]' pytest hypothesis
+	OMP_NUM_THREADS=1 .venv-vocoder/bin/python -m pytest -q tests/codec/test_vocoder_adversarial.py tests/codec/test_vocoder.py tests/recipes/test_train_vocoder.py
 
 format: .venv/.installed
 	$(BIN)/ruff format .

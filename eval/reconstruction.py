@@ -1,11 +1,13 @@
-"""What a codec keeps: log-mel error, STOI, codebook use and perplexity on folders of recordings.
+"""What a codec keeps: UTMOS, PESQ, STOI, voicing, speaker, AudioBox, log-mel error, codebook use, on any recordings.
 
     python eval/reconstruction.py --codec runs/demo/codec --audio DIR [DIR …] --output runs/reconstruction.json --picture mel.png
+    python eval/reconstruction.py --codec mimi --num_codebooks 8 --dataset openslr/librispeech_asr --dataset_config clean
+    python eval/reconstruction.py --reconstructions DIR --audio DIR        (any other system: files of the same relative names)
 
-Each folder (or text file listing files) is a group of the result. --griffin_lim listens to the decoder's mel without the vocoder.
+Each folder (or text file listing files) is a group of the result. A metric whose package or model is not here stays null, with
+the way to get it; --dry_run lists them. Beside the result lie the clips' figures (NAME.items.jsonl), from which --resume goes on.
 """
 
-import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,171 +15,226 @@ from typing import Any
 
 from alm.arguments import parse_arguments, run_main
 from alm.data.example import DataError
-from alm.scoring.manifest import environment
-from alm.scoring.results import Result, render_table, write_result
-from alm.scoring.statistics import Estimate, estimate
+
+
+def option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass
 class ReconstructionArguments:
-    codec: str = field(metadata={"help": "folder or Hub id of the codec"})
-    audio: list[str] = field(metadata={"help": "folders of recordings, or text files that list them"})
-    output: str = field(default="runs/reconstruction.json", metadata={"help": "result file"})
-    limit: int | None = field(
-        default=None, metadata={"help": "only every n-th file, so that about this many of a folder remain"}
+    codec: str | None = option(None, "folder, Hub id or name of a codec")
+    num_codebooks: int | None = option(None, "codebooks to use of a codec that has several")
+    codec_options: list[str] = field(
+        default_factory=list,
+        metadata={"help": "NAME=VALUE: options of the codec (revision, checkout, config, checkpoint)"},
     )
-    every: int = field(default=1, metadata={"help": "only every n-th file of each folder, from the first"})
-    griffin_lim: bool = field(default=False, metadata={"help": "Griffin-Lim instead of the vocoder (debugging)"})
-    picture: str | None = field(
-        default=None, metadata={"help": "PNG of mel spectrograms, original above reconstruction"}
+    reconstructions: str | None = option(
+        None, "instead of a codec: folder of another system's files, paired by relative name"
     )
-    save_audio: str | None = field(default=None, metadata={"help": "folder for the reconstructions (WAV)"})
-    device: str = field(default="cpu", metadata={"help": "cpu, cuda, …"})
-    max_missing: float = field(default=0.1, metadata={"help": "share of unreadable files that stops the run"})
-    dry_run: bool = field(default=False, metadata={"help": "print the plan and stop"})
+    allow_missing: bool = option(False, "originals without a file in --reconstructions are counted, and no error")
+    audio: list[str] = field(
+        default_factory=list, metadata={"help": "folders of recordings, or text files that list them"}
+    )
+    dataset: str | None = option(None, "data set of the Hub, or local folder of one, instead of --audio; streamed")
+    dataset_config: str | None = option(None, "its configuration")
+    dataset_split: str = option("test", "its split")
+    dataset_column: str = option("audio", "its column of audio")
+    metrics: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "metrics; default: all that are not stand-ins (vuv_f1 takes six times a clip's length on a CPU); 'all': those, too"
+        },
+    )
+    require: list[str] = field(
+        default_factory=list, metadata={"help": "metrics whose absence is an error ('all': each of them)"}
+    )
+    checkpoints: list[str] = field(
+        default_factory=list, metadata={"help": "METRIC=PATH: a metric's model elsewhere than in its cache"}
+    )
+    output: str = option("runs/reconstruction.json", "result file")
+    system: str | None = option(None, "name of the system in the result")
+    limit: int | None = option(
+        None, "only every n-th file, so that about this many of a folder remain; of a data set the first"
+    )
+    every: int = option(1, "only every n-th file of each folder, from the first")
+    originals: bool = option(True, "score the originals, too, by the metrics that listen to one waveform")
+    length_sweep: list[float] = field(
+        default_factory=list, metadata={"help": "seconds: also measure recordings joined to each of these lengths"}
+    )
+    sweep_seconds: float = option(600.0, "recordings that the sweep joins, in all, for each length")
+    griffin_lim: bool = option(False, "Griffin-Lim instead of the vocoder (debugging)")
+    picture: str | None = option(None, "PNG of mel spectrograms, original above reconstruction")
+    picture_clips: int = option(4, "clips in the picture, spread over the groups")
+    save_audio: str | None = option(None, "folder for the reconstructions (WAV)")
+    device: str = option("cpu", "cpu, cuda, …")
+    max_missing: float = option(0.1, "share of unreadable files that stops the run")
+    resume: bool = option(False, "take over the rows of an interrupted run of the same system, metrics and code")
+    dry_run: bool = option(False, "print the plan and stop")
+
+    def __post_init__(self) -> None:
+        if (self.codec is None) == (self.reconstructions is None):
+            raise ValueError("give either --codec CODEC or --reconstructions FOLDER")
+        if bool(self.audio) == (self.dataset is not None):
+            raise ValueError("give either --audio FOLDER … or --dataset NAME")
+        if self.length_sweep and (self.codec is None or not self.audio):
+            raise ValueError("--length_sweep needs --codec and --audio")
+        if self.save_audio and self.resume:
+            raise ValueError("--save_audio writes while it measures; without --resume")
+        if self.num_codebooks is not None and self.codec is None:
+            raise ValueError("--num_codebooks needs --codec")
+        for name in ("every", "limit", "picture_clips", "sweep_seconds", "num_codebooks"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"--{name} must be above 0, got {value}")
+        for name, form in (("checkpoints", "METRIC=PATH"), ("codec_options", "NAME=VALUE")):
+            if bad := [word for word in getattr(self, name) if "=" not in word]:
+                raise ValueError(f"--{name} takes {form}, got {bad[0]}")
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(ReconstructionArguments, argv, description=__doc__)
-    folders = {str(source): select(source, args) for source in args.audio}
+    from alm.scoring.sound.sources import folder_clips
+    from alm.scoring.sound.zoo import choose
+
+    choice = choose(args.metrics, args.require, dict(word.split("=", 1) for word in args.checkpoints))
+    clips = folder_clips(args.audio, args.every, args.limit) if args.audio else None
     if args.dry_run:
-        for name, paths in folders.items():
-            print(f"{len(paths):6,} files of {name}")
+        print(plan(args, clips, choice))
         return
 
-    from tqdm import tqdm
+    from alm.scoring.item_log import ItemLog
+    from alm.scoring.manifest import code_version, environment, resume_key
+    from alm.scoring.results import write_result
+    from alm.scoring.sound.rows import Runner
+    from alm.scoring.sound.summary import build
+    from alm.scoring.sound.table import render
 
-    from codec.audio import AudioError, read_audio, write_audio
-    from codec.codebook import codebook_use
-    from codec.zoo import load_codec
-
-    codec = load_codec(args.codec, args.device)
-    rows: dict[str, list[dict[str, Any]]] = {}
-    unreadable: list[str] = []
-    for name, paths in folders.items():
-        rows[name] = []
-        for path in tqdm(paths, desc=Path(name).name, unit="clip"):
-            try:
-                waveform = read_audio(path, codec.sampling_rate)
-            except AudioError as error:
-                unreadable.append(str(error))
-                continue
-            rows[name].append(measure(codec, waveform, args.griffin_lim) | {"path": str(path)})
-            if args.save_audio:
-                target = Path(args.save_audio) / Path(name).name / f"{path.stem}.wav"
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_audio(target, rows[name][-1]["made"], codec.sampling_rate)
-    total = sum(len(paths) for paths in folders.values())
-    if len(unreadable) > args.max_missing * total:
-        raise DataError(f"{len(unreadable)} of {total} files cannot be read (--max_missing): {unreadable[0]}")
-
-    import numpy as np
-    import torch
-
-    def scores(chosen: list[dict[str, Any]]) -> dict[str, Estimate]:
-        use = codebook_use(
-            torch.from_numpy(np.concatenate([row["codes"].ravel() for row in chosen])), codec.codebook_size
-        )
-        stoi = [row["stoi"] for row in chosen if not math.isnan(row["stoi"])]
-        return {
-            "log_mel_l1": estimate([row["log_mel_l1"] for row in chosen]),
-            **({"stoi": estimate(stoi)} if stoi else {}),
-            "codebook_use": Estimate(use.used, use.used, use.used, use.n),
-            "perplexity_share": Estimate(
-                use.perplexity / codec.codebook_size, *[use.perplexity / codec.codebook_size] * 2, use.n
-            ),
-        }
-
-    everything = [row for chosen in rows.values() for row in chosen]
-    result = Result(
-        benchmark="codec reconstruction",
-        system=args.codec,
-        scores=scores(everything),
-        groups={"folder": {Path(name).name: scores(chosen) for name, chosen in rows.items()}},
-        counts={
-            "items": total,
-            "missing": len(unreadable),
-            "stoi_undefined": sum(math.isnan(row["stoi"]) for row in everything),
-        },
-        manifest={
-            "codec": codec.fingerprint,
-            "codebook_size": codec.codebook_size,
-            "waveform": "griffin_lim" if args.griffin_lim else "vocoder",
-            **environment(["python", "eval/reconstruction.py", *(sys.argv[1:] if argv is None else argv)]),
-        },
+    system, paired, lost = open_system(args, clips)
+    labels = {metric.name: found.label for metric, found in choice.metrics}
+    key = resume_key(system=system.identity, metrics=labels, originals=args.originals, code=code_version())
+    metrics = [(metric, metric.load(found, args.device)) for metric, found in choice.metrics]
+    output = Path(args.output)
+    items = output.with_name(output.name.removesuffix(".json") + ".items.jsonl")
+    with ItemLog(items, key, args.resume) as log:
+        keep = saver(Path(args.save_audio)) if args.save_audio else None
+        runner = Runner(system, metrics, log, originals=args.originals, keep=keep)
+        rows, shown = measure(args, runner, paired)
+        swept = sweep(args, runner, paired or [])
+    for problem in [*runner.problems.values(), *(f"{name}: no reconstruction" for name in lost)]:
+        print(f"not measured: {problem}", file=sys.stderr)
+    if args.resume:
+        print(f"{runner.reused} rows taken over", file=sys.stderr)
+    manifest = system.identity | {
+        "metrics": labels,
+        "problems": [*runner.problems.values(), *(f"{name}: no reconstruction" for name in lost)],
+        **environment(["python", "eval/reconstruction.py", *(sys.argv[1:] if argv is None else argv)]),
+    }
+    result = build(
+        args.system or args.codec or Path(args.reconstructions or "").name,
+        rows,
+        system.identity,
+        choice,
+        missing={"missing": len(runner.problems), "missing_reconstructions": len(lost)},
+        swept=swept,
+        manifest=manifest,
+        items=items.name,
     )
     write_result(result, args.output)
     if args.picture:
-        draw([chosen[len(chosen) // 2] for chosen in rows.values()], codec, Path(args.picture))
-        print(f"picture: {args.picture}")
-    print(render_table(result))
-    print(f"\nresult: {args.output}")
+        from alm.scoring.sound.picture import draw
+
+        print(f"picture of {draw(shown, system, Path(args.picture))} clips: {args.picture}")
+    print(render(result))
+    print(f"\nresult: {args.output}; rows of the clips: {items}")
 
 
-def select(source: str, args: ReconstructionArguments) -> list[Path]:
-    from alm.data.audio_files import find_audio  # brings torch
+def plan(args: ReconstructionArguments, clips: Any, choice: Any) -> str:
+    from alm.scoring.sound.sources import by_group
 
-    paths = [Path(path) for path in find_audio([source]).paths][:: args.every]
-    if args.limit is not None:
-        paths = paths[:: max(1, math.ceil(len(paths) / args.limit))]
-    if not paths:
-        raise DataError(f"{source}: no audio files")
-    return paths
+    of = {args.dataset: "rows"} if clips is None else {group: f"{n:,} files" for group, n in by_group(clips).items()}
+    lines = [f"{count:>14} of {group}" for group, count in of.items()]
+    lines += [f"{metric.name:<14} {found.label}" for metric, found in choice.metrics]
+    return "\n".join([*lines, *(f"{name:<14} not available: {why}" for name, why in choice.unavailable.items())])
 
 
-def measure(codec: Any, waveform: Any, griffin_lim: bool) -> dict[str, Any]:
-    """Codes, reconstruction and figures of one clip."""
-    import torch
+def open_system(args: ReconstructionArguments, clips: Any) -> tuple[Any, Any, list[str]]:
+    """The system, the clips that it can reconstruct, and the ids of those that it lacks."""
+    from alm.scoring.sound.sources import hub_clips, pair_stored
+    from alm.scoring.sound.systems import CodecSystem, StoredSystem
 
-    from alm.scoring.reconstruction import log_mel_error, stoi
+    if args.codec is not None:
+        from codec.zoo import load_codec
 
-    codes = codec.encode([waveform])[0]
-    if griffin_lim:
-        with torch.inference_mode():
-            values = codec.model.decode(torch.from_numpy(codes)[None], vocode="griffin_lim").audio_values
-        made = values[0, 0].numpy()
-    else:
-        made = codec.decode([codes])[0]
-    spec = codec.model.config.mel_spec
-    return {
-        "codes": codes,
-        "waveform": waveform,
-        "made": made,
-        "log_mel_l1": log_mel_error(waveform, made, spec),
-        "stoi": stoi(waveform, made, codec.sampling_rate),
-    }
+        options: dict[str, Any] = dict(word.split("=", 1) for word in args.codec_options)
+        if args.num_codebooks is not None:
+            options["num_codebooks"] = args.num_codebooks
+        return CodecSystem(load_codec(args.codec, args.device, **options), args.codec, args.griffin_lim), clips, []
+    if clips is None:  # pairing needs the names of all
+        clips = list(hub_clips(*hub_arguments(args)))
+    paths = pair_stored(clips, args.reconstructions or "")
+    lost = [clip.id for clip in clips if clip.id not in paths]
+    if len(lost) == len(clips) or (lost and not args.allow_missing):
+        raise DataError(
+            f"{args.reconstructions} lacks {len(lost)} of {len(clips)} reconstructions (first: {lost[0]}.*; of a single folder its "
+            "name may be left out); --allow_missing counts them and measures the others"
+        )
+    return StoredSystem(paths, args.reconstructions or ""), [clip for clip in clips if clip.id in paths], lost
 
 
-def draw(rows: list[dict[str, Any]], codec: Any, path: Path) -> None:
-    """Mel spectrograms of one clip a folder: original above, reconstruction below."""
-    import matplotlib
+def hub_arguments(args: ReconstructionArguments) -> tuple[Any, ...]:
+    return args.dataset, args.dataset_config, args.dataset_split, args.dataset_column, args.every, args.limit
 
-    matplotlib.use("Agg")
-    import torch
-    from matplotlib import pyplot
 
-    from codec.mel import log_mel
+def measure(args: ReconstructionArguments, runner: Any, clips: Any) -> tuple[list[Any], list[Any]]:
+    """Rows of the clips, and the clips to draw."""
+    from tqdm import tqdm
 
-    spec = codec.model.config.mel_spec
-    figure, axes = pyplot.subplots(2, len(rows), figsize=(6 * len(rows), 5), squeeze=False, layout="constrained")
-    for column, row in enumerate(rows):
-        for line, (name, signal) in enumerate((("original", row["waveform"]), ("reconstruction", row["made"]))):
-            mel = log_mel(torch.from_numpy(signal[: len(row["waveform"])].copy()), spec)
-            seconds = len(mel) / spec.frame_rate
-            axes[line, column].imshow(
-                mel.T.numpy(),
-                origin="lower",
-                aspect="auto",
-                vmin=-2.5,
-                vmax=2.5,
-                extent=(0, seconds, 0, spec.num_mel_bins),
-            )
-            axes[line, column].set_title(f"{name}: {Path(row['path']).name}", fontsize=9)
-            axes[line, column].set_ylabel("mel bin")
-    for axis in axes[-1]:
-        axis.set_xlabel("seconds")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    from alm.scoring.sound.picture import spread
+    from alm.scoring.sound.sources import hub_clips
+
+    if clips is not None:
+        shown = spread(clips, args.picture_clips)
+        return runner.run(tqdm(clips, unit="clip"), len(clips), args.max_missing), shown
+    shown = []
+
+    def watched() -> Any:
+        for clip in hub_clips(*hub_arguments(args)):
+            if len(shown) < args.picture_clips:
+                shown.append(clip)
+            yield clip
+
+    return runner.run(tqdm(watched(), unit="clip"), None, args.max_missing), shown
+
+
+def sweep(args: ReconstructionArguments, runner: Any, clips: Any) -> dict[str, list[Any]]:
+    """Rows by length: the same recordings, joined and cut into pieces of each length."""
+    from alm.scoring.sound.rows import joined
+
+    if not args.length_sweep:
+        return {}
+    rate = 24_000
+    stream = joined(clips, args.sweep_seconds, rate)
+    if len(stream) < max(args.length_sweep) * rate:
+        raise DataError(
+            f"the recordings joined last {len(stream) / rate:.1f} s (at most --sweep_seconds {args.sweep_seconds:g}), too short "
+            f"for --length_sweep {max(args.length_sweep):g}"
+        )
+    rows: dict[str, list[Any]] = {}
+    for seconds in args.length_sweep:
+        size = round(seconds * rate)
+        pieces = [stream[start : start + size] for start in range(0, len(stream) - size + 1, size)]
+        name = f"{seconds:g}"
+        rows[name] = [
+            runner.run_waveform(f"sweep/{name}/{i}", f"{name} s", piece, rate) for i, piece in enumerate(pieces)
+        ]
+    return rows
+
+
+def saver(folder: Path) -> Any:
+    """Writes each reconstruction where --reconstructions would look for it."""
+    from codec.audio import write_audio
+
+    return lambda clip, made: write_audio(folder / f"{clip.id.lstrip('/')}.wav", made.waveform, made.sampling_rate)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from alm.arguments import parse_arguments, run_main
 from alm.scoring.results import read_result, render_table
+from alm.scoring.sound.table import render
 
 
 @dataclass
@@ -16,7 +17,9 @@ class ShowArguments:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(ShowArguments, argv, description=__doc__)
-    print("\n\n".join(render_table(read_result(path)) for path in args.results))
+    results = map(read_result, args.results)
+    # metrics of sound have units of their own, accuracies are shares
+    print("\n\n".join(render(r) if "units" in r.manifest else render_table(r) for r in results))
 
 
 if __name__ == "__main__":

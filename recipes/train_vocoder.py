@@ -3,13 +3,17 @@
     accelerate launch recipes/train_vocoder.py --config recipes/configs/paper/train_vocoder.yaml --codec CODEC --audio DATA \
         --output_dir DIR
 
-DATA as for recipes/train_codec.py (captions are not used). The losses here are log-mel and multi-resolution spectra, without
-discriminators. An interrupted run goes on where its last checkpoint stands when the same command is given again.
+DATA as for recipes/train_codec.py (captions are not used). The losses are log-mel and multi-resolution spectra; with --adversarial true
+those of Vocos as published, with discriminators, which need the package vocos (the extra `vocoder`). --finetune_on_decoder true goes on
+from the codec's vocoder and lets it hear what the codec's decoder makes of its own codes. An interrupted run goes on where its last
+checkpoint stands when the same command is given again.
 """
 
 import sys
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
 
@@ -22,13 +26,51 @@ class VocoderArguments:
     vocoder: str = field(
         default="recipes/configs/paper/vocoder.yaml", metadata={"help": "YAML of VocosConfig's numbers"}
     )
+    start_from: str | None = field(
+        default=None, metadata={"help": "folder of a trained vocoder to go on from, instead of a new one"}
+    )
     split: str = field(default="train", metadata={"help": "split of a Hub data set"})
     crop_seconds: float = field(default=1.0, metadata={"help": "length of the training segments"})
-    mel_weight: float = field(default=1.0, metadata={"help": "weight of the log-mel loss beside the spectral loss"})
+    adversarial: bool = field(
+        default=False, metadata={"help": "train with the discriminators and losses of the package vocos"}
+    )
+    pretrain_steps: int = field(
+        default=0,
+        metadata={"help": "with --adversarial: steps with the mel loss alone, before the discriminators start"},
+    )
+    mel_weight: float | None = field(
+        default=None,
+        metadata={"help": "weight of the log-mel loss; default: 1 beside the spectral loss, 45 with --adversarial"},
+    )
+    mrd_weight: float = field(
+        default=0.1, metadata={"help": "with --adversarial: weight of the multi-resolution discriminator"}
+    )
+    finetune_on_decoder: bool = field(
+        default=False,
+        metadata={"help": "hear the mel that the codec's decoder makes of its own codes, not the true one"},
+    )
+    tokens: str | None = field(
+        default=None,
+        metadata={
+            "help": "with --finetune_on_decoder: token store with the clips' codes, instead of encoding the crops"
+        },
+    )
     max_unreadable: float = field(default=0.05, metadata={"help": "share of unreadable clips that stops the run"})
     seed: int = field(default=42, metadata={"help": "seed of weights, crops and order"})
     overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
     dry_run: bool = field(default=False, metadata={"help": "print the plan and stop"})
+
+    def __post_init__(self) -> None:
+        if self.mel_weight is None:
+            self.mel_weight = 45.0 if self.adversarial else 1.0
+        if self.tokens is not None and not self.finetune_on_decoder:
+            raise ValueError(
+                f"--tokens {self.tokens} needs --finetune_on_decoder true: true mels have no use for codes"
+            )
+        if self.pretrain_steps and not self.adversarial:
+            raise ValueError(
+                f"--pretrain_steps {self.pretrain_steps} needs --adversarial true: no discriminators to wait"
+            )
 
 
 DEFAULTS = {  # vocos/configs/vocos.yaml of the package
@@ -47,6 +89,9 @@ DEFAULTS = {  # vocos/configs/vocos.yaml of the package
 
 
 def trainer_arguments() -> type:
+    from alm.torchaudio_guard import ensure_torchaudio
+
+    ensure_torchaudio()  # before Transformers: the package vocos brings a torchaudio that may break its import
     from transformers import TrainingArguments
 
     return TrainingArguments
@@ -55,28 +100,23 @@ def trainer_arguments() -> type:
 def main(argv: list[str] | None = None) -> None:
     args, training = parse_with_trainer_arguments(VocoderArguments, argv, __doc__, trainer_arguments, DEFAULTS)
 
-    from transformers import Trainer, set_seed
+    from transformers import set_seed
 
     from alm.training import run
-    from codec import EntangleCodec, VocosConfig, VocosModel
-    from codec.data import CropDataset, read_clips
+    from codec import EntangleCodec
+    from codec.data import read_clips
     from codec.training import SetEpoch
-    from codec.vocoder_training import VocoderTraining
+    from codec.vocoder_training import starting_vocoder
 
     codec = EntangleCodec.from_pretrained(args.codec)
     numbers = read_numbers(args.vocoder)
     set_seed(args.seed)
-    vocoder = VocosModel(VocosConfig(mel=codec.model.config.mel, **numbers))
+    vocoder = starting_vocoder(codec.model, numbers, args.start_from, args.finetune_on_decoder)
+    task = make_task(vocoder, codec, args)
     clips = read_clips(args.audio, args.split)
+    crops = make_crops(clips, codec, args)
     if args.dry_run:
-        batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
-        print(
-            f"clips            {len(clips):,}\n"
-            f"vocoder          {sum(p.numel() for p in vocoder.parameters()) / 1e6:,.2f} M parameters\n"
-            f"mel              {vocoder.config.mel_spec.fingerprint} of {args.codec}\n"
-            f"effective batch  {batch} segments of {args.crop_seconds:g} s\n"
-            f"steps            {training.max_steps:,}"
-        )
+        print(plan(task, len(clips), args, training))
         return
 
     output, ranks = Path(args.output_dir), training.distributed_state
@@ -86,11 +126,8 @@ def main(argv: list[str] | None = None) -> None:
     checkpoint = run.starting_point(output, "auto")
     if checkpoint is not None:
         print(f"going on from {checkpoint}")
-    crops = CropDataset(
-        clips, vocoder.config.mel_spec, args.crop_seconds, args.seed, args.max_unreadable, waveforms_only=True
-    )
-    task = VocoderTraining(vocoder, args.mel_weight)
-    trainer = Trainer(model=task, args=training, train_dataset=crops, callbacks=[SetEpoch(crops)])
+    settings = {"args": training, "train_dataset": crops, "callbacks": [SetEpoch(crops)]}
+    trainer = make_trainer(task, settings, args)
     if run.is_complete(checkpoint, training.max_steps):
         trainer._load_from_checkpoint(checkpoint)
     else:
@@ -106,6 +143,67 @@ def main(argv: list[str] | None = None) -> None:
     parts = {"recipe": Path(__file__).name, "mel": vocoder.config.mel_spec.fingerprint, "arguments": asdict(args)}
     run.write_manifest(output, {**parts, "unreadable": list(crops.unreadable.values())}, sys.argv)
     print(f"vocoder saved to {output} and into {args.codec}")
+
+
+def make_task(vocoder: Any, codec: Any, args: VocoderArguments) -> Any:
+    """Vocoder and losses as one module."""
+    from codec.vocoder_training import DecodedMel, VocoderTraining
+
+    decoded = DecodedMel(codec.model) if args.finetune_on_decoder else None
+    if not args.adversarial:
+        return VocoderTraining(vocoder, args.mel_weight, decoded)
+    from codec.vocoder_adversarial import AdversarialVocoderTraining
+
+    return AdversarialVocoderTraining(vocoder, args.mel_weight, args.mrd_weight, decoded)
+
+
+def make_crops(clips: Any, codec: Any, args: VocoderArguments) -> Any:
+    """Crops of waveforms, with their codes where there is a token store."""
+    from codec.data import CropDataset
+    from codec.vocoder_training import CodedCrops
+
+    settings = (clips, codec.model.config.mel_spec, args.crop_seconds, args.seed, args.max_unreadable)
+    if args.tokens is None:
+        return CropDataset(*settings, waveforms_only=True)
+    from alm.data.tokens import TokenStore
+
+    store = TokenStore.open(args.tokens, codec.fingerprint)
+    return CodedCrops(*settings, waveforms_only=True, codes_of=partial(stored_codes, store))
+
+
+def stored_codes(store: Any, audio: Path | bytes) -> Any:
+    """Codes of a clip that is a file, or bytes of a data set's row."""
+    from alm.data.tokens import content_key
+
+    return store.codes_by_key(content_key(audio)) if isinstance(audio, bytes) else store.codes(audio)
+
+
+def make_trainer(task: Any, settings: dict[str, Any], args: VocoderArguments) -> Any:
+    """Transformers' Trainer, with a second optimizer where there are discriminators."""
+    if args.adversarial:
+        from codec.vocoder_trainer import AdversarialTrainer
+
+        return AdversarialTrainer(task, **settings, pretrain_steps=args.pretrain_steps)
+    from transformers import Trainer
+
+    return Trainer(task, **settings)
+
+
+def plan(task: Any, clips: int, args: VocoderArguments, training: Any) -> str:
+    """What a run would do, in words."""
+    sizes = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in task.named_children()}
+    batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
+    heard = f"the decoder's, of codes from {args.tokens or 'the crops'}" if args.finetune_on_decoder else "the true one"
+    judges = f"{sizes['judges']:,.2f} M parameters, from step {args.pretrain_steps:,}" if args.adversarial else "none"
+    lines = [
+        f"clips            {clips:,}",
+        f"vocoder          {sizes['vocoder']:,.2f} M parameters",
+        f"discriminators   {judges}",
+        f"mel              {task.spec.fingerprint} of {args.codec}, {heard}",
+        f"effective batch  {batch} segments of {args.crop_seconds:g} s",
+        f"steps            {training.max_steps:,}",
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

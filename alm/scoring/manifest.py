@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGES = ("entangle-alm", "torch", "transformers", "tokenizers", "numpy", "soundfile", "soxr")
-CODE = ("alm", "alm/data", "alm/scoring", "codec", "codec/baselines")
+CODE = ("alm", "alm/data", "alm/scoring", "alm/scoring/sound", "codec", "codec/baselines")
 
 
 def resume_key(**parts: Any) -> str:

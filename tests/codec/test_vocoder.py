@@ -4,9 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from codec import VocosConfig, VocosModel
+from codec import EntangleCodecForPreTraining, VocosConfig, VocosModel
+from codec.audio import write_audio
+from codec.data import Clip, ClipListError
+from codec.entangle import CheckpointError
 from codec.mel import MelSpec, log_mel
-from codec.vocoder_training import VocoderTraining, spectral_loss
+from codec.vocoder_training import (
+    NO_CODE,
+    CodedCrops,
+    DecodedMel,
+    VocoderTraining,
+    spectral_loss,
+    starting_vocoder,
+)
 
 NUMBERS = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 
@@ -125,3 +135,94 @@ def test_frame_size_must_agree_with_the_mel() -> None:
     with pytest.raises(ValueError, match=MelSpec(mean=1.0).fingerprint):
         VocosModel(VocosConfig(**NUMBERS)).require_mel(MelSpec(mean=1.0), "a codec")
     assert log_mel(torch.zeros(960), MelSpec()).shape == (2, 128)
+
+
+def test_the_decoded_mel_is_the_samplers(model: EntangleCodecForPreTraining) -> None:
+    """With the seeds that were drawn, it is `decode`'s mel of `encode`'s codes; nothing in it learns."""
+    codec, mel = model.codec, torch.randn(3, 9, 128)
+    decoded = DecodedMel(codec)
+    torch.manual_seed(1)
+    heard = decoded(mel)
+    torch.manual_seed(1)
+    seeds = torch.randint(2**31, (3,)).tolist()
+    codes = codec.encode(mel).audio_codes
+    assert torch.equal(heard, codec.decode(codes, seeds=seeds, vocode=False).mel)
+    torch.manual_seed(1)
+    assert torch.equal(heard, decoded(mel, codes[:, 0]))
+    assert not torch.equal(heard, decoded(mel))  # other noise in the next batch
+    assert not any(p.requires_grad for p in codec.parameters())
+
+
+def test_frames_without_codes_stay_silent_and_unheard(model: EntangleCodecForPreTraining) -> None:
+    mel = torch.randn(1, 8, 128)
+    codes = model.codec.encode(mel[:, :5]).audio_codes[:, 0]
+    padded = torch.nn.functional.pad(codes, (0, 3), value=NO_CODE)
+    decoded = DecodedMel(model.codec)
+    torch.manual_seed(0)
+    heard = decoded(mel, padded)
+    torch.manual_seed(0)
+    torch.testing.assert_close(heard[:, :5], decoded(mel[:, :5], codes), atol=1e-5, rtol=1e-5)
+    assert torch.equal(heard[:, 5:], mel[:, 5:])
+
+
+def test_finetuning_hears_the_decoder_and_aims_at_the_waveform(model: EntangleCodecForPreTraining) -> None:
+    vocoder = model.codec.vocoder
+    wave = 0.1 * torch.randn(2, 4_800)
+    plain, tuned = VocoderTraining(vocoder).eval(), VocoderTraining(vocoder, decoded=DecodedMel(model.codec)).eval()
+    torch.manual_seed(3)
+    lesson = tuned.lesson(wave)
+    assert torch.equal(lesson.waveform, wave) and torch.equal(lesson.mel, plain.lesson(wave).heard)
+    torch.manual_seed(3)
+    assert torch.equal(lesson.heard, DecodedMel(model.codec)(lesson.mel))
+    assert not torch.equal(lesson.heard, lesson.mel)
+    # codes are of the clip as it is: no random level where they are given
+    codes = model.codec.encode(lesson.mel).audio_codes[:, 0]
+    assert torch.equal(tuned.train().lesson(wave, codes).waveform, wave)
+    assert not torch.equal(tuned.lesson(wave).waveform, wave)
+    assert set(tuned.state_dict()) == set(plain.state_dict())  # the codec is not in the checkpoints
+
+
+def test_crops_and_their_codes_are_of_the_same_frames(tmp_path: Path) -> None:
+    spec = MelSpec()
+    clips = []
+    for name, frames in (("long", 40), ("short", 3)):
+        wave = np.repeat(np.arange(frames) / 64, 480)[:-100].astype(np.float32)
+        write_audio(tmp_path / f"{name}.wav", wave, 24_000)
+        clips.append(Clip(tmp_path / f"{name}.wav", ""))
+    lengths = {"long": 40, "short": 3}
+    crops = CodedCrops(
+        clips, spec, 0.2, 0, waveforms_only=True, codes_of=lambda path: np.arange(lengths[Path(path).stem])[None]
+    )
+    starts = set()
+    for epoch in range(8):
+        crops.set_epoch(epoch)
+        row = crops[0]
+        assert row["waveform"].shape == (10 * 480,) and row["codes"].shape == (10,)
+        np.testing.assert_allclose(row["waveform"][::480], row["codes"] / 64, atol=1e-3)
+        assert torch.equal(row["waveform"], crops[0]["waveform"])
+        starts.add(int(row["codes"][0]))
+    assert len(starts) > 3
+    assert crops[1]["codes"].tolist() == [0, 1, 2, *[NO_CODE] * 7]
+    assert not crops[1]["waveform"][3 * 480 - 100 :].any()
+    crops.codes_of = lambda path: np.arange(39)[None]
+    with pytest.raises(ClipListError, match=r"40 frames, but codes of shape \(1, 39\)"):
+        crops[0]
+
+
+def test_what_a_training_starts_from(model: EntangleCodecForPreTraining, tmp_path: Path) -> None:
+    codec = model.codec
+    copy = starting_vocoder(codec, {}, None, own=True)
+    assert copy is not codec.vocoder
+    assert all(torch.equal(a, b) for a, b in zip(copy.parameters(), codec.vocoder.parameters(), strict=True))
+    assert starting_vocoder(codec, NUMBERS, None, own=False).config.hidden_size == 32
+    copy.save_pretrained(tmp_path / "vocoder")
+    codec.vocoder = None
+    with pytest.raises(CheckpointError, match="this codec has none"):
+        starting_vocoder(codec, {}, None, own=True)
+    loaded = starting_vocoder(codec, {}, tmp_path / "vocoder", own=True)
+    assert torch.equal(loaded.head.out.weight, copy.head.out.weight)
+    with pytest.raises(CheckpointError, match="no vocoder can be loaded"):
+        starting_vocoder(codec, {}, tmp_path / "nowhere", own=False)
+    VocosModel(VocosConfig(**NUMBERS)).save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="the vocoder was trained on"):
+        starting_vocoder(codec, {}, tmp_path / "other", own=False)

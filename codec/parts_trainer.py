@@ -1,0 +1,64 @@
+"""Transformers' Trainer with the parts of a loss in its log, and with reasons to stop that survive a restart."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainerState
+
+STATE = "trainer_state.json"
+STOPPED = "stopped"
+"""Key of the log's entry that says why a run ended before its last step."""
+
+
+def stopped(checkpoint: str | None) -> str | None:
+    """Why the run whose checkpoint this is has ended early; None while it has not."""
+    if checkpoint is None:
+        return None
+    history = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))["log_history"]
+    reasons = [str(entry[STOPPED]) for entry in history if STOPPED in entry]
+    return reasons[-1] if reasons else None
+
+
+class PartsTrainer(Trainer):
+    """Trainer that logs means, over batches and processes, of the parts of its loss, and may end a run for a reason.
+
+    A run that ends so writes a checkpoint with the reason in its log: one killed afterwards does not train on. The means of a log entry
+    begin anew at a resume, so entries equal those of an uninterrupted run where `save_steps` is a multiple of `logging_steps`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sums: dict[str, Tensor] = {}
+        self._batches = 0
+
+    def count(self, parts: Mapping[str, Tensor]) -> None:
+        """Add the parts of one batch's loss, each `()`; the names are the same in each batch."""
+        for name, value in parts.items():
+            self._sums[name] = self._sums.get(name, torch.zeros(())) + value.detach().float().cpu()
+        self._batches += 1
+
+    def reason_to_stop(self, logs: Mapping[str, float]) -> str | None:
+        """Called with each log entry, the same on all processes."""
+        return None
+
+    def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Add the parts' means to a training log; end the run where there is a reason."""
+        if "loss" in logs and self._batches:
+            means = torch.stack(list(self._sums.values())).to(self.args.device) / self._batches
+            means = self.accelerator.reduce(means, "mean")  # guards must decide alike on all processes
+            logs |= {name: round(float(mean), 5) for name, mean in zip(self._sums, means, strict=True)}
+            self._sums, self._batches = {}, 0
+        reason = self.reason_to_stop(logs)
+        if reason is not None:
+            logs[STOPPED] = reason
+            self.control.should_training_stop = self.control.should_save = True
+        super().log(logs, *args, **kwargs)
+
+    def restore(self, checkpoint: str) -> None:
+        """Weights and log of a checkpoint after which nothing is left to train."""
+        self._load_from_checkpoint(checkpoint)
+        self.state = TrainerState.load_from_json(str(Path(checkpoint) / STATE))

@@ -1,0 +1,185 @@
+"""Pre-train the mel discriminator of stage 2 (B.3): true mel against what a stage-1 codec makes of its own codes.
+
+    accelerate launch recipes/train_discriminator.py --config recipes/configs/paper/train_discriminator.yaml --codec CODEC \
+        --tokens STORE --audio DATA --output_dir DIR
+
+STORE is a token store that recipes/tokenize_corpus.py made of DATA with CODEC. DATA are folders, audio files or text lists of paths, as
+given there, or CSV files, folders with metadata.csv and Hub data sets, as for recipes/train_codec.py. With another --seed it makes the
+witness of recipes/refine_codec.py. An interrupted run goes on where its last checkpoint stands when the same command is given again.
+"""
+
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
+
+if TYPE_CHECKING:
+    from alm.data.coded_clips import CodedClips
+    from codec.discriminator import MelDiscriminator
+
+
+@dataclass
+class DiscriminatorArguments:
+    codec: str = field(metadata={"help": "folder of the stage-1 codec whose mel is to be told from the true one"})
+    tokens: str = field(metadata={"help": "token store with the codes of the audio"})
+    audio: list[str] = field(metadata={"help": "folders, audio files, lists of paths, CSV files or Hub data sets"})
+    output_dir: str = field(metadata={"help": "folder of the discriminator"})
+    discriminator: str = field(
+        default="recipes/configs/paper/discriminator.yaml",
+        metadata={"help": "YAML of MelDiscriminatorConfig's numbers"},
+    )
+    split: str = field(default="train", metadata={"help": "split of a Hub data set"})
+    crop_seconds: float = field(default=10.0, metadata={"help": "longest crop (B.1)"})
+    sampled_share: float = field(default=0.5, metadata={"help": "share of made mel by the codec's own sampler"})
+    many_steps_share: float = field(
+        default=0.25,
+        metadata={"help": "share of it by 4 to 8 steps; the rest is true mel, blurred or with noise on it"},
+    )
+    r1_weight: float = field(default=1.0, metadata={"help": "weight of the slope penalty at true mel; 0: none"})
+    validation_clips: int = field(default=0, metadata={"help": "clips held out for the accuracy"})
+    stop_accuracy: float | None = field(
+        default=None,
+        metadata={"help": "end where the held-out accuracy reaches this (needs --eval_strategy); default: never"},
+    )
+    max_unreadable: float = field(default=0.05, metadata={"help": "share of unreadable clips that stops the run"})
+    seed: int = field(default=42, metadata={"help": "seed of weights, crops, noise and order"})
+    overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
+    dry_run: bool = field(default=False, metadata={"help": "print the plan and stop"})
+
+    def __post_init__(self) -> None:
+        if min(self.sampled_share, self.many_steps_share) < 0 or self.sampled_share + self.many_steps_share > 1:
+            raise ValueError(
+                f"--sampled_share {self.sampled_share} and --many_steps_share {self.many_steps_share} are parts of one"
+            )
+        if self.stop_accuracy is not None and not self.validation_clips:
+            raise ValueError(f"--stop_accuracy {self.stop_accuracy} needs --validation_clips")
+
+
+DEFAULTS = {
+    "learning_rate": 1e-4,  # SyntaSpeech's; the paper gives none
+    "weight_decay": 0.0,
+    "max_steps": 30_000,
+    "per_device_train_batch_size": 32,
+    "save_steps": 1_000,
+    "save_total_limit": 2,
+    "logging_steps": 50,
+    "report_to": "none",
+    "remove_unused_columns": False,
+}
+
+
+def trainer_arguments() -> type:
+    from transformers import TrainingArguments
+
+    return TrainingArguments
+
+
+def main(argv: list[str] | None = None) -> None:
+    args, training = parse_with_trainer_arguments(DiscriminatorArguments, argv, __doc__, trainer_arguments, DEFAULTS)
+
+    from transformers import set_seed
+
+    from alm.data.coded_clips import read_coded_clips
+    from alm.data.tokens import TokenStore
+    from alm.training import run
+    from codec import EntangleCodec
+    from codec.discriminator import MelDiscriminator, MelDiscriminatorConfig
+    from codec.parts_trainer import stopped
+
+    codec = EntangleCodec.from_pretrained(args.codec)
+    store = TokenStore.open(args.tokens, codec.fingerprint)
+    clips = read_coded_clips(args.audio, store, args.split, args.validation_clips)
+    set_seed(args.seed)
+    numbers = read_numbers(args.discriminator)
+    discriminator = MelDiscriminator(MelDiscriminatorConfig(mel=codec.model.config.mel, **numbers))
+    if args.dry_run:
+        print(plan(discriminator, clips, args, training))
+        return
+
+    output, ranks = Path(args.output_dir), training.distributed_state
+    if args.overwrite_output and ranks.is_main_process:
+        run.clear(output)
+    ranks.wait_for_everyone()
+    output.mkdir(parents=True, exist_ok=True)
+    checkpoint = run.starting_point(output, "auto")
+    if ranks.is_main_process:
+        run.require_same_data(output / "data.json", f"{codec.fingerprint} {clips.digest}", checkpoint is not None)
+        print(f"going on from {checkpoint}" if checkpoint else plan(discriminator, clips, args, training))
+    trainer = make_trainer(discriminator, codec, store, clips, args, training)
+    if checkpoint and (run.is_complete(checkpoint, training.max_steps) or stopped(checkpoint)):
+        trainer.restore(checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.is_world_process_zero():
+        save(trainer, codec.fingerprint, args)
+
+
+def make_trainer(
+    discriminator: "MelDiscriminator", codec: Any, store: Any, clips: "CodedClips", args: Any, training: Any
+) -> Any:
+    """Trainer over crops with their codes."""
+    from alm.data.coded_clips import StoredCodes
+    from codec.coded_crops import CodedMelCrops, collate_coded, merge_clips
+    from codec.discriminator import DiscriminatorError
+    from codec.discriminator_training import DiscriminatorTrainer, DiscriminatorTraining, Shares
+    from codec.training import SetEpoch
+
+    spec = codec.model.config.mel_spec
+    if args.crop_seconds * spec.frame_rate < min(discriminator.sizes):
+        raise DiscriminatorError(
+            f"--crop_seconds {args.crop_seconds} is shorter than every window ({discriminator.sizes} frames at {spec.frame_rate:g} Hz)"
+        )
+
+    def crops(these: Any) -> CodedMelCrops:
+        settings = (these, spec, args.crop_seconds, args.seed, args.max_unreadable)
+        return CodedMelCrops(*settings, codes_of=StoredCodes(store))
+
+    data = crops(merge_clips(clips.sources, args.seed))
+    return DiscriminatorTrainer(
+        DiscriminatorTraining(
+            discriminator, codec.model, args.r1_weight, Shares(args.sampled_share, args.many_steps_share)
+        ),
+        args=training,
+        train_dataset=data,
+        eval_dataset=crops(clips.held_out) if clips.held_out else None,
+        data_collator=collate_coded,
+        callbacks=[SetEpoch(data)],
+        stop_accuracy=args.stop_accuracy,
+    )
+
+
+def save(trainer: Any, fingerprint: str, args: DiscriminatorArguments) -> None:
+    """The discriminator, the log and the manifest."""
+    from alm.training import run
+
+    output, crops = Path(args.output_dir), trainer.train_dataset
+    trainer.model.discriminator.save_pretrained(output)
+    run.write_log(output, trainer.state.log_history)
+    for reason in crops.unreadable.values():
+        print(f"unreadable, replaced: {reason}")
+    for entry in trainer.state.log_history:
+        if "stopped" in entry:
+            print(f"ended at step {entry['step']:,}: {entry['stopped']}")
+    parts = {"recipe": Path(__file__).name, "codec_fingerprint": fingerprint, "arguments": asdict(args)}
+    parts |= {"clips": len(crops), "unreadable": list(crops.unreadable.values())}
+    run.write_manifest(output, parts, sys.argv)
+    print(f"discriminator saved to {output}")
+
+
+def plan(discriminator: "MelDiscriminator", clips: "CodedClips", args: Any, training: Any) -> str:
+    """What a run would do, in words."""
+    batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
+    lines = [
+        f"clips            {clips.count:,} ({len(clips.held_out)} held out, {clips.left_out} not encodable)",
+        f"discriminator    {sum(p.numel() for p in discriminator.parameters()) / 1e6:,.2f} M parameters, windows of "
+        f"{discriminator.sizes} frames, {discriminator.config.objective}",
+        f"effective batch  {batch} crops of up to {args.crop_seconds:g} s on {training.world_size} process(es)",
+        f"steps            {training.max_steps:,} ({training.max_steps * batch / max(clips.count, 1):,.1f} epochs)",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_main(main)
