@@ -6,6 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from codec.base import Codec
 from codec.entangle import CheckpointError, EntangleCodec
 
@@ -37,6 +39,7 @@ BASELINES = {
 }
 """By name; the names of those in Transformers are the `model_type` of their configurations, too."""
 WAVTOKENIZER_CHECKOUT = "wavtokenizer.WavTokenizerCheckout"
+DESCRIPTIONS = (".yaml", ".yml", ".json")
 
 
 def load_codec(
@@ -46,11 +49,17 @@ def load_codec(
 
     `num_codebooks` keeps the first `K` codebooks of a residual quantizer (default: all). `options` are the adapter's: `revision`
     for what comes from the Hub; `config` and `checkpoint` (local files) for SpeechTokenizer; `checkout` (a folder with the authors'
-    repository), `config` and `checkpoint` for WavTokenizer and XY-Tokenizer.
+    repository), `config` and `checkpoint` for WavTokenizer and XY-Tokenizer. All of it can stand in a YAML or JSON file, given in the
+    name's place, so that whatever takes a codec's name takes these too: `codec: xy-tokenizer`, `checkout: …`, `num_codebooks: 8`;
+    its files and folders are sought beside it.
 
     Raises `UnknownCodecError` on a name or option that means nothing, `CheckpointError` where a codec cannot be loaded and
     `codec.baselines.base.BaselineError` where it cannot be used as asked.
     """
+    if Path(name_or_path).suffix in DESCRIPTIONS and Path(name_or_path).is_file():
+        name_or_path, described = _read_description(Path(name_or_path))
+        usual = described.pop("num_codebooks", None)
+        options, num_codebooks = described | options, usual if num_codebooks is None else num_codebooks
     known = BASELINES.get(str(name_or_path)) if not Path(name_or_path).is_dir() else None
     if known is None:
         return _from_files(name_or_path, device, num_codebooks, options)
@@ -60,6 +69,21 @@ def load_codec(
         return _call(_adapter(WAVTOKENIZER_CHECKOUT).load, name_or_path, device, num_codebooks, options)
     load = _adapter(known.adapter).from_pretrained
     return _call(load, name_or_path, device, num_codebooks, {"path": known.hub_id, **options})
+
+
+def _read_description(file: Path) -> tuple[str, dict[str, Any]]:
+    """Name and options that a description holds."""
+    try:
+        given = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UnknownCodecError(f"{file} cannot be read as a description of a codec: {error}") from error
+    if not isinstance(given, dict) or not isinstance(given.get("codec"), str):
+        raise UnknownCodecError(
+            f"{file} describes no codec: it needs a line like codec: xy-tokenizer, then its options"
+        )
+    for key in {"checkout", "config", "checkpoint"} & given.keys():
+        given[key] = file.parent / given[key]
+    return given.pop("codec"), given
 
 
 def _from_files(path: str | Path, device: str, num_codebooks: int | None, options: dict[str, Any]) -> Codec:

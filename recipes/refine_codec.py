@@ -260,12 +260,12 @@ def plan(codec: Any, critic: Any, clips: "CodedClips", args: RefineArguments, tr
     batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
     sizes = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (codec.model.decoder, critic)]
     lines = [
-        f"clips            {clips.count:,} ({len(clips.held_out)} held out, {clips.left_out} not encodable)",
+        f"clips            {clips.total:,} ({len(clips.held_out)} held out, {clips.left_out} not encodable)",
         f"decoder          {sizes[0]:,.2f} M parameters; encoder and quantizer stand still (fingerprint {codec.fingerprint})",
         f"sampler          {config.num_steps} step(s), guidance {config.guidance_scale:g}",
         f"discriminator    {sizes[1]:,.2f} M parameters, {'trained along' if args.discriminator_trainable else 'frozen'}",
         f"effective batch  {batch} crops of up to {args.crop_seconds:g} s on {training.world_size} process(es)",
-        f"steps            {training.max_steps:,} ({training.max_steps * batch / max(clips.count, 1):,.1f} epochs)",
+        f"steps            {training.max_steps:,} ({training.max_steps * batch / max(clips.total, 1):,.1f} epochs)",
     ]
     if config.num_steps == 1 and config.guidance_scale > 0:
         lines.append(

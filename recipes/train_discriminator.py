@@ -172,11 +172,11 @@ def plan(discriminator: "MelDiscriminator", clips: "CodedClips", args: Any, trai
     """What a run would do, in words."""
     batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
     lines = [
-        f"clips            {clips.count:,} ({len(clips.held_out)} held out, {clips.left_out} not encodable)",
+        f"clips            {clips.total:,} ({len(clips.held_out)} held out, {clips.left_out} not encodable)",
         f"discriminator    {sum(p.numel() for p in discriminator.parameters()) / 1e6:,.2f} M parameters, windows of "
         f"{discriminator.sizes} frames, {discriminator.config.objective}",
         f"effective batch  {batch} crops of up to {args.crop_seconds:g} s on {training.world_size} process(es)",
-        f"steps            {training.max_steps:,} ({training.max_steps * batch / max(clips.count, 1):,.1f} epochs)",
+        f"steps            {training.max_steps:,} ({training.max_steps * batch / max(clips.total, 1):,.1f} epochs)",
     ]
     return "\n".join(lines)
 

@@ -22,7 +22,7 @@ class CodedClips(NamedTuple):
     digest: str
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """Clips to train on."""
         return sum(map(len, self.sources))
 
@@ -59,7 +59,7 @@ def read_coded_clips(sources: Sequence[str], store: TokenStore, split: str = "tr
     kept_apart = [clip for clips in lists for clip in clips[:each]][:held_out]
     rest = [clips[each:] if each else clips for clips in lists]
     found = CodedClips([clips for clips in rest if len(clips)], kept_apart, left_out, total.hexdigest()[:16])
-    if not found.count:
+    if not found.total:
         raise DataError(
             f"no clips to train on in {', '.join(sources)} ({left_out} left out, {len(kept_apart)} held out)"
         )

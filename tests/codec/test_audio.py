@@ -79,7 +79,17 @@ def test_a_cut_of_a_single_byte_raises(suffix: str) -> None:
         ("nan.wav", encoded(16_000, np.array([[0], [np.nan], [np.inf]], "f"), format="WAV", subtype="FLOAT"), "2 of 3"),
         ("slow.wav", encoded(10, noise(20), format="WAV"), "sampling rate 10"),
     ],
-    ids=["empty", "text", "text.mp3", "zeros", "pointer", "none", "raw", "nan", "slow"],  # not the bytes: float WAV holds the time
+    ids=[
+        "empty",
+        "text",
+        "text.mp3",
+        "zeros",
+        "pointer",
+        "none",
+        "raw",
+        "nan",
+        "slow",
+    ],  # not the bytes: float WAV holds the time
 )
 def test_bad_files_are_named_with_the_reason(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / name

@@ -264,7 +264,7 @@ def test_clips_come_from_folders_lists_and_tables(shop: Path, tmp_path: Path) ->
     sources = [str(shop / "audio"), str(tmp_path / "list.csv"), str(tmp_path / "list.txt")]
     found = [read_coded_clips([source], store, held_out=2) for source in sources]
     assert len({clips.digest for clips in found}) == 1
-    assert all([clip.audio for clip in clips.held_out] == files[:2] and clips.count == 5 for clips in found)
+    assert all([clip.audio for clip in clips.held_out] == files[:2] and clips.total == 5 for clips in found)
     codes = StoredCodes(store)
     assert np.array_equal(codes(files[3]), codes(files[3].read_bytes()))
 
@@ -276,7 +276,7 @@ def test_files_that_could_not_be_encoded_are_left_out(shop: Path, tmp_path: Path
     files = sorted((tmp_path / "audio").glob("*.wav"))
     build_token_store(files, codec, tmp_path / "tokens", progress=False, max_failures=0.5)
     clips = read_coded_clips([str(tmp_path / "audio")], TokenStore.open(tmp_path / "tokens"))
-    assert (clips.count, clips.left_out) == (7, 1)
+    assert (clips.total, clips.left_out) == (7, 1)
 
 
 def test_codes_of_other_audio_are_noticed(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

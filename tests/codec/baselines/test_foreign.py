@@ -239,6 +239,16 @@ def test_contract(foreign: Foreign, clips: Clips) -> None:
     assert len(np.unique(vectors, axis=0)) == 64 * foreign.codebooks
 
 
+def test_a_file_describes_it_wherever_a_name_is_taken(foreign: Foreign, tmp_path: Path) -> None:
+    file = tmp_path / "codec.yaml"
+    options = {key: os.path.relpath(value, tmp_path) for key, value in foreign.options.items()}
+    file.write_text(yaml.safe_dump({"codec": foreign.name, "num_codebooks": 1, **options}))
+    codec = load_codec(file)
+    assert codec.num_codebooks == 1
+    assert codec.fingerprint == load_codec(foreign.name, num_codebooks=1, **foreign.options).fingerprint
+    assert load_codec(file, num_codebooks=foreign.codebooks).num_codebooks == foreign.codebooks
+
+
 def test_codes_are_those_of_the_model_called_directly(foreign: Foreign, clips: Clips) -> None:
     codec = load_codec(foreign.name, **foreign.options)
     whole = [

@@ -59,3 +59,11 @@ def test_what_is_no_codec_says_what_is(tmp_path: Path) -> None:
     for known in ("dac", "mimi"):  # offline, and not in the cache: the id that it looked for is in the message
         with pytest.raises(CheckpointError, match=BASELINES[known].hub_id):
             load_codec(known, revision="no-such-revision")
+
+
+def test_a_description_that_names_no_codec_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "codec.yaml"
+    for text in ("checkout: somewhere\n", "- mimi\n", "codec: [\n"):
+        file.write_text(text)
+        with pytest.raises(UnknownCodecError, match=r"describes no codec|description of a codec"):
+            load_codec(file)
