@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from transformers import TrainerCallback, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 FILE = "ema.safetensors"
 
@@ -50,3 +50,10 @@ class MovingAverage(TrainerCallback):
     def copy_to(self, model: nn.Module) -> None:
         """Put the average in the place of `model`'s weights."""
         model.load_state_dict(self.average.module.state_dict())
+
+
+def put_average(trainer: Trainer) -> None:
+    """Put the average that `trainer` kept, if any, in the place of its model's weights."""
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, MovingAverage):
+            callback.copy_to(trainer.model)

@@ -138,11 +138,7 @@ def main(argv: list[str] | None = None) -> None:
         return
 
     output, ranks = Path(args.output_dir), training.distributed_state
-    if args.overwrite_output and ranks.is_main_process:
-        run.clear(output)
-    ranks.wait_for_everyone()
-    output.mkdir(parents=True, exist_ok=True)
-    checkpoint = run.starting_point(output, "auto")
+    checkpoint = run.begin(output, ranks, args.overwrite_output)
     if ranks.is_main_process:
         run.require_same_data(output / "data.json", data, checkpoint is not None)
         print(f"going on from {checkpoint}" if checkpoint else plan(codec, critic, clips, args, training))
@@ -231,12 +227,10 @@ def save(trainer: "RefinementTrainer", codec: Any, args: RefineArguments) -> Non
     """The refined codec, the discriminator if it trained along, the log and the manifest."""
     from alm.training import run
     from codec import EntangleCodec
-    from codec.ema import MovingAverage
+    from codec.ema import put_average
 
     output, crops = Path(args.output_dir), trainer.train_dataset
-    for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, MovingAverage):
-            callback.copy_to(trainer.model)
+    put_average(trainer)
     refined = EntangleCodec(codec.model.cpu(), codec.feature_extractor)
     assert refined.fingerprint == codec.fingerprint, "stage 2 has changed the encoder or the quantizer"
     refined.save_pretrained(output)

@@ -112,12 +112,7 @@ def main(argv: list[str] | None = None) -> None:
         print(plan(numbers, len(clips), args, training))
         return
 
-    ranks = training.distributed_state
-    if args.overwrite_output and ranks.is_main_process:
-        run.clear(output)
-    ranks.wait_for_everyone()
-    output.mkdir(parents=True, exist_ok=True)
-    checkpoint = run.starting_point(output, "auto")
+    checkpoint = run.begin(output, training.distributed_state, args.overwrite_output)
     set_seed(args.seed)
     model, collate = build(checkpoint, output, numbers, clips, args, training)
     spec = model.config.mel_spec
@@ -235,12 +230,10 @@ def save(trainer: "CodecTrainer", collate: "CaptionCollator", args: CodecArgumen
     """The codec, the stage-1 model with its caption tower, the log and the manifest."""
     from alm.training import run
     from codec import EntangleCodec
-    from codec.ema import MovingAverage
+    from codec.ema import put_average
 
     output, model, crops = Path(args.output_dir), trainer.model, trainer.train_dataset
-    for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, MovingAverage):
-            callback.copy_to(model)
+    put_average(trainer)
     model.save_pretrained(output / "pretraining")
     collate.caption_tokenizer.save(output / "pretraining")
     codec = EntangleCodec(model.codec)

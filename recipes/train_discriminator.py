@@ -99,11 +99,7 @@ def main(argv: list[str] | None = None) -> None:
         return
 
     output, ranks = Path(args.output_dir), training.distributed_state
-    if args.overwrite_output and ranks.is_main_process:
-        run.clear(output)
-    ranks.wait_for_everyone()
-    output.mkdir(parents=True, exist_ok=True)
-    checkpoint = run.starting_point(output, "auto")
+    checkpoint = run.begin(output, ranks, args.overwrite_output)
     if ranks.is_main_process:
         run.require_same_data(output / "data.json", f"{codec.fingerprint} {clips.digest}", checkpoint is not None)
         print(f"going on from {checkpoint}" if checkpoint else plan(discriminator, clips, args, training))

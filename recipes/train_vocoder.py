@@ -11,7 +11,6 @@ checkpoint stands when the same command is given again.
 
 import sys
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +118,8 @@ def main(argv: list[str] | None = None) -> None:
         print(plan(task, len(clips), args, training))
         return
 
-    output, ranks = Path(args.output_dir), training.distributed_state
-    if args.overwrite_output and ranks.is_main_process:
-        run.clear(output)
-    ranks.wait_for_everyone()
-    checkpoint = run.starting_point(output, "auto")
+    output = Path(args.output_dir)
+    checkpoint = run.begin(output, training.distributed_state, args.overwrite_output)
     if checkpoint is not None:
         print(f"going on from {checkpoint}")
     settings = {"args": training, "train_dataset": crops, "callbacks": [SetEpoch(crops)]}
@@ -165,17 +161,11 @@ def make_crops(clips: Any, codec: Any, args: VocoderArguments) -> Any:
     settings = (clips, codec.model.config.mel_spec, args.crop_seconds, args.seed, args.max_unreadable)
     if args.tokens is None:
         return CropDataset(*settings, waveforms_only=True)
+    from alm.data.coded_clips import StoredCodes
     from alm.data.tokens import TokenStore
 
     store = TokenStore.open(args.tokens, codec.fingerprint)
-    return CodedCrops(*settings, waveforms_only=True, codes_of=partial(stored_codes, store))
-
-
-def stored_codes(store: Any, audio: Path | bytes) -> Any:
-    """Codes of a clip that is a file, or bytes of a data set's row."""
-    from alm.data.tokens import content_key
-
-    return store.codes_by_key(content_key(audio)) if isinstance(audio, bytes) else store.codes(audio)
+    return CodedCrops(*settings, waveforms_only=True, codes_of=StoredCodes(store))
 
 
 def make_trainer(task: Any, settings: dict[str, Any], args: VocoderArguments) -> Any:

@@ -17,6 +17,18 @@ SEQUENCES = "sequences"
 TRAINING_LOG = "training_log.jsonl"
 
 
+def begin(output: Path, ranks: Any, overwrite: bool) -> str | None:
+    """Make `output`, cleared by one process first where `overwrite` says so; returns the checkpoint to go on from (`starting_point`).
+
+    `ranks` is the `distributed_state` of the training arguments.
+    """
+    if overwrite and ranks.is_main_process:
+        clear(output)
+    ranks.wait_for_everyone()
+    output.mkdir(parents=True, exist_ok=True)
+    return starting_point(output, "auto")
+
+
 def starting_point(output: Path, resume: str) -> str | None:
     """The checkpoint folder to go on from; None to start afresh.
 
