@@ -174,6 +174,24 @@ def test_equal_captions_are_no_negatives() -> None:
     assert contrastive_loss(audio, text, torch.tensor(2.0)).item() == pytest.approx(np.log(3), abs=1e-5)
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_bf16_trains_as_float32_does(model: EntangleCodecForPreTraining, padded: bool) -> None:
+    """Mixed precision gives the losses of float32 to the digits that bf16 has, and finite gradients."""
+    model.eval()
+    torch.manual_seed(1)
+    mel, ids, lengths = torch.randn(6, 20, 128), torch.randint(3, 60, (6, 6)), torch.tensor([6, 4, 5, 6, 3, 6])
+    ids[1] = ids[0]
+    lengths[1] = lengths[0]  # equal captions
+    mask = (torch.arange(20) < torch.tensor([20, 12, 20, 5, 20, 19])[:, None]).long() if padded else None
+    exact = model(mel, mask, ids, lengths)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(mel, mask, ids, lengths)
+    mixed.loss.backward()
+    for name in ("flow_loss", "contrastive_loss", "vq_loss"):
+        torch.testing.assert_close(mixed[name].float(), exact[name], rtol=0.05, atol=0.02)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_captions_keep_their_end(tmp_path: Path, make_config: Callable[..., EntangleCodecConfig]) -> None:
     words = [
         "a",
