@@ -1,9 +1,8 @@
 """Crops of log-mel with the codes that a token store has for them: what stage 2 and its discriminator train on."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ import torch
 from torch import Tensor
 
 from codec.base import Codes
-from codec.data import Clip, CropDataset
+from codec.data import CropDataset
 from codec.mel import log_mel
-from codec.mixing import MixedClips
 
 
 class CodesError(ValueError):
@@ -50,13 +48,6 @@ class CodedMelCrops(CropDataset):
                 "store again"
             )
         return {"mel": log_mel(torch.from_numpy(waveform), self.spec), "codes": torch.from_numpy(codes[0])}
-
-
-def merge_clips(sources: Sequence[Sequence[Clip]], seed: int = 0) -> Sequence[Clip]:
-    """One list of several; where one is a data set that is read row by row, a mixture in the shares of their sizes."""
-    if all(isinstance(clips, list) for clips in sources):
-        return list(chain.from_iterable(sources))
-    return sources[0] if len(sources) == 1 else MixedClips(sources, None, seed)
 
 
 def collate_coded(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -10,6 +10,22 @@ from numpy.typing import NDArray
 from codec.data import Clip, ClipListError
 
 
+def mix_clips(
+    sources: Sequence[Sequence[Clip]], weights: Sequence[float] | None = None, seed: int = 0
+) -> Sequence[Clip]:
+    """One list of several: a mixture in the stated shares, or, without weights, each clip once an epoch.
+
+    Data sets that are read row by row are mixed in the shares of their sizes, which comes to the same. Raises `ClipListError` as
+    `MixedClips` does.
+    """
+    if weights:
+        return MixedClips(sources, weights, seed)
+    filled = [source for source in sources if len(source)]
+    if all(isinstance(source, list) for source in filled):
+        return list(chain.from_iterable(filled))
+    return filled[0] if len(filled) == 1 else MixedClips(filled, None, seed)
+
+
 def captions_of(clips: Sequence[Clip]) -> Iterator[str]:
     """Captions of `clips` without reading audio where the list keeps them apart."""
     apart = getattr(clips, "captions", None)

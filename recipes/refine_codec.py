@@ -28,6 +28,9 @@ class RefineArguments:
     tokens: str = field(metadata={"help": "token store with the codes of the audio"})
     audio: list[str] = field(metadata={"help": "folders, audio files, lists of paths, CSV files or Hub data sets"})
     output_dir: str = field(metadata={"help": "folder of the refined codec"})
+    weights: list[float] = field(
+        default_factory=list, metadata={"help": "a share for each --audio; default: by number of clips"}
+    )
     split: str = field(default="train", metadata={"help": "split of a Hub data set"})
     crop_seconds: float = field(default=10.0, metadata={"help": "longest crop (B.1)"})
     num_steps: int | None = field(
@@ -116,8 +119,9 @@ def main(argv: list[str] | None = None) -> None:
     from alm.data.tokens import TokenStore
     from alm.training import run
     from codec import EntangleCodec
-    from codec.coded_crops import CodedMelCrops, merge_clips
+    from codec.coded_crops import CodedMelCrops
     from codec.discriminator import load_discriminator
+    from codec.mixing import mix_clips
     from codec.parts_trainer import stopped
     from codec.refinement import Critics
 
@@ -146,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = (config.mel_spec, args.crop_seconds, args.seed, args.max_unreadable)
     crops, held_out = (
         CodedMelCrops(these, *settings, codes_of=StoredCodes(store)) if these else None
-        for these in (merge_clips(clips.sources, args.seed), clips.held_out)
+        for these in (mix_clips(clips.sources, args.weights, args.seed), clips.held_out)
     )
     trainer = make_trainer(codec, Critics(critic, witness), crops, held_out, checkpoint, args, training)
     if checkpoint and (run.is_complete(checkpoint, training.max_steps) or stopped(checkpoint)):

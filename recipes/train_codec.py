@@ -141,15 +141,13 @@ def check_batch(args: CodecArguments, training: Any) -> None:
 def read_sources(args: CodecArguments) -> "tuple[Sequence[Clip], Sequence[Clip]]":
     """Clips to train on and clips held out: the first `validation_clips`, shared evenly among the sources."""
     from codec.data import read_clips
-    from codec.mixing import MixedClips
+    from codec.mixing import mix_clips
 
     sources = [read_clips(source, args.split, args.caption_column) for source in args.audio]
     each = -(-args.validation_clips // len(sources))
     held_out = [clip for source in sources for clip in source[:each]][: args.validation_clips]
     rest = [source[each:] if each else source for source in sources]
-    if len(rest) == 1 and not args.weights:
-        return rest[0], held_out
-    return MixedClips(rest, args.weights or None, args.seed), held_out
+    return mix_clips(rest, args.weights, args.seed), held_out
 
 
 def build(

@@ -30,6 +30,9 @@ class DiscriminatorArguments:
         default="recipes/configs/paper/discriminator.yaml",
         metadata={"help": "YAML of MelDiscriminatorConfig's numbers"},
     )
+    weights: list[float] = field(
+        default_factory=list, metadata={"help": "a share for each --audio; default: by number of clips"}
+    )
     split: str = field(default="train", metadata={"help": "split of a Hub data set"})
     crop_seconds: float = field(default=10.0, metadata={"help": "longest crop (B.1)"})
     sampled_share: float = field(default=0.5, metadata={"help": "share of made mel by the codec's own sampler"})
@@ -117,9 +120,10 @@ def make_trainer(
 ) -> Any:
     """Trainer over crops with their codes."""
     from alm.data.coded_clips import StoredCodes
-    from codec.coded_crops import CodedMelCrops, collate_coded, merge_clips
+    from codec.coded_crops import CodedMelCrops, collate_coded
     from codec.discriminator import DiscriminatorError
     from codec.discriminator_training import DiscriminatorTrainer, DiscriminatorTraining, Shares
+    from codec.mixing import mix_clips
     from codec.training import SetEpoch
 
     spec = codec.model.config.mel_spec
@@ -132,7 +136,7 @@ def make_trainer(
         settings = (these, spec, args.crop_seconds, args.seed, args.max_unreadable)
         return CodedMelCrops(*settings, codes_of=StoredCodes(store))
 
-    data = crops(merge_clips(clips.sources, args.seed))
+    data = crops(mix_clips(clips.sources, args.weights, args.seed))
     return DiscriminatorTrainer(
         DiscriminatorTraining(
             discriminator, codec.model, args.r1_weight, Shares(args.sampled_share, args.many_steps_share)

@@ -20,8 +20,13 @@ from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
 @dataclass
 class VocoderArguments:
     codec: str = field(metadata={"help": "folder of the codec whose mel the vocoder learns; it receives the vocoder"})
-    audio: str = field(metadata={"help": "folder with metadata.csv, CSV file (file_name,caption), or Hub data set"})
+    audio: list[str] = field(
+        metadata={"help": "folders with metadata.csv, CSV files (file_name,caption), or Hub data sets"}
+    )
     output_dir: str = field(metadata={"help": "folder of the vocoder alone, and of its checkpoints"})
+    weights: list[float] = field(
+        default_factory=list, metadata={"help": "a share for each --audio; default: by number of clips"}
+    )
     vocoder: str = field(
         default="recipes/configs/paper/vocoder.yaml", metadata={"help": "YAML of VocosConfig's numbers"}
     )
@@ -104,6 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     from alm.training import run
     from codec import EntangleCodec
     from codec.data import read_clips
+    from codec.mixing import mix_clips
     from codec.training import SetEpoch
     from codec.vocoder_training import starting_vocoder
 
@@ -112,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     set_seed(args.seed)
     vocoder = starting_vocoder(codec.model, numbers, args.start_from, args.finetune_on_decoder)
     task = make_task(vocoder, codec, args)
-    clips = read_clips(args.audio, args.split)
+    clips = mix_clips([read_clips(source, args.split) for source in args.audio], args.weights, args.seed)
     crops = make_crops(clips, codec, args)
     if args.dry_run:
         print(plan(task, len(clips), args, training))

@@ -58,7 +58,7 @@ def read_coded_clips(sources: Sequence[str], store: TokenStore, split: str = "tr
     each = -(-held_out // len(lists))
     kept_apart = [clip for clips in lists for clip in clips[:each]][:held_out]
     rest = [clips[each:] if each else clips for clips in lists]
-    found = CodedClips([clips for clips in rest if len(clips)], kept_apart, left_out, total.hexdigest()[:16])
+    found = CodedClips(rest, kept_apart, left_out, total.hexdigest()[:16])
     if not found.total:
         raise DataError(
             f"no clips to train on in {', '.join(sources)} ({left_out} left out, {len(kept_apart)} held out)"

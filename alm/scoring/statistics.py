@@ -52,6 +52,24 @@ def bootstrap(values: Vector, confidence: float = 0.95, resamples: int = 2_000, 
     return Estimate(float(array.mean()), float(low), float(high), len(array))
 
 
+def bootstrap_ratio(
+    numerators: Vector, denominators: Vector, confidence: float = 0.95, resamples: int = 2_000, seed: int = 0
+) -> Estimate:
+    """Percentile-bootstrap interval of a ratio of sums over items (a corpus word error rate), items resampled in pairs.
+
+    Raises `ValueError` for vectors of different lengths or a sum of denominators that is not positive.
+    """
+    top, bottom = _vector(numerators), _vector(denominators)
+    if len(top) != len(bottom) or bottom.sum() <= 0:
+        raise ValueError(f"a positive sum of as many denominators is needed, got {len(top)} and {len(bottom)} items")
+    above, below = (
+        _resampled_means(array, resamples, seed) for array in (top, bottom)
+    )  # the same items: the same seed
+    ratios = above[below > 0] / below[below > 0]
+    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(float(top.sum() / bottom.sum()), float(low), float(high), len(top))
+
+
 def estimate(values: Vector, confidence: float = 0.95, seed: int = 0) -> Estimate:
     """Wilson's interval where every value is 0 or 1 (right or wrong), the bootstrap elsewhere."""
     array = _vector(values)

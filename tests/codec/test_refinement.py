@@ -12,10 +12,11 @@ from transformers import TrainingArguments
 
 from codec import EntangleCodec, EntangleCodecForPreTraining, EntangleCodecModel
 from codec.audio import read_audio, write_audio
-from codec.coded_crops import CodedMelCrops, CodesError, collate_coded, merge_clips
+from codec.coded_crops import CodedMelCrops, CodesError, collate_coded
 from codec.data import Clip
 from codec.discriminator import MelDiscriminator, MelDiscriminatorConfig, draw_windows
 from codec.mel import MelSpec, log_mel
+from codec.mixing import mix_clips
 from codec.refinement import Critics, DecoderRefinement, endpoint_statistics, vq_loss
 from codec.refinement_trainer import RefinementTrainer, StageTwo
 
@@ -240,10 +241,10 @@ def test_crops_are_cut_from_the_clips_own_mel_and_codes(tmp_path: Path) -> None:
 
 def test_lists_become_one_and_a_data_set_is_mixed_in() -> None:
     clips = [Clip(Path(f"{n}.wav"), "") for n in range(4)]
-    assert merge_clips([clips[:1], clips[1:]]) == clips
+    assert mix_clips([clips[:1], clips[1:]]) == clips
     rows = tuple(clips)  # not a list: as a data set that is read row by row
-    assert merge_clips([rows]) is rows
-    mixed = merge_clips([clips[:1], rows[1:]])
+    assert mix_clips([rows]) is rows
+    mixed = mix_clips([clips[:1], rows[1:]])
     assert len(mixed) == 4 and set(mixed) == set(clips)
 
 

@@ -1,0 +1,90 @@
+"""Speech recognisers by name, for word error rates: models of Transformers, and Whisper in CTranslate2's form through faster-whisper."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from alm.scoring.sound.base import Found, MetricUnavailable, Waveform, local, package
+
+SAMPLING_RATE = 16_000
+DEFAULT = "openai/whisper-large-v3"
+MIN_SAMPLES = 400
+"""One window of Whisper's features; shorter clips are heard as silence."""
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """A loaded recogniser: `label` names model and revision, and belongs beside every word error rate."""
+
+    label: str
+    hear: Callable[[Waveform], str]
+
+    def __call__(self, waveform: Waveform) -> str:
+        """Text of a waveform `(S,)` at 16 kHz; greedy, without context from clip to clip."""
+        return self.hear(waveform).strip() if len(waveform) >= MIN_SAMPLES else ""
+
+
+def find_recogniser(name: str = DEFAULT) -> Found:
+    """Where a recogniser is, without loading or downloading anything: a folder, or a Hub id in the local cache.
+
+    Raises `MetricUnavailable` with the way to get it.
+    """
+    if (folder := Path(name)).is_dir():
+        if not is_ctranslate2(folder):
+            return Found(f"{folder.name}, sha256 {local(folder, 'config.json').label[-16:]}", folder)
+        package("faster_whisper", "'faster-whisper>=1.2'")(None)
+        return Found(f"faster-whisper {local(folder, 'model.bin').label}", folder)
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, "config.json")
+    if not isinstance(cached, str):
+        raise MetricUnavailable(
+            f"the recogniser {name} is neither a folder nor in the local Hub cache: hf download {name} (or --asr FOLDER)"
+        )
+    return Found(f"{name}@{Path(cached).parent.name}", Path(cached).parent)
+
+
+def load_recogniser(found: Found, device: str = "cpu", language: str = "en") -> Recogniser:
+    """Load what `find_recogniser` found. Multilingual Whispers are told the `language`; others know one."""
+    assert found.path is not None
+    load = _faster_whisper if is_ctranslate2(found.path) else _transformers
+    return Recogniser(found.label, load(found.path, device, language))
+
+
+def is_ctranslate2(folder: Path) -> bool:
+    """Whether a folder holds a model of CTranslate2 rather than of Transformers."""
+    return (folder / "model.bin").is_file() and not list(folder.glob("*.safetensors"))
+
+
+def _faster_whisper(folder: Path, device: str, language: str) -> Callable[[Waveform], str]:
+    whisper = importlib.import_module("faster_whisper")
+    model = whisper.WhisperModel(str(folder), device=device.split(":")[0], compute_type="default", cpu_threads=1)
+
+    def hear(waveform: Waveform) -> str:
+        options = {"language": language, "beam_size": 1, "temperature": 0.0, "condition_on_previous_text": False}
+        segments, _ = model.transcribe(waveform, **options, without_timestamps=True)
+        return " ".join(segment.text.strip() for segment in segments)
+
+    return hear
+
+
+def _transformers(folder: Path, device: str, language: str) -> Callable[[Waveform], str]:
+    import torch
+    from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForSpeechSeq2Seq.from_pretrained(folder).eval().to(device)
+    multilingual = getattr(model.generation_config, "is_multilingual", False)
+    options = {"language": language, "task": "transcribe"} if multilingual else {}
+
+    @torch.inference_mode()
+    def hear(waveform: Waveform) -> str:
+        inputs = processor(
+            waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt", return_attention_mask=True, truncation=False
+        ).to(device)
+        ids = model.generate(**inputs, do_sample=False, num_beams=1, **options)
+        text: str = processor.batch_decode(ids, skip_special_tokens=True)[0]
+        return text
+
+    return hear
