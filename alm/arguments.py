@@ -80,7 +80,7 @@ def parse_with_trainer_arguments(
     flags, file = _with_config(parser, argv)
     if "--help_all" in flags:
         parser.print_help()
-        heavy = _TrainerParser(trainer_config(), dict.fromkeys(own_names), defaults or {})
+        heavy = _TrainerParser(_imported(trainer_config), dict.fromkeys(own_names), defaults or {})
         print("\nflags of the trainer\n" + heavy.format_help().partition("options:")[2])
         sys.exit(0)
     own_file = {key: value for key, value in file.items() if key in own_names}
@@ -88,7 +88,7 @@ def parse_with_trainer_arguments(
     namespace, rest = parser.parse_known_args([*_as_flags(own_file), *flags])
     own = _build(cls, namespace, parser)
 
-    trainer_cls = trainer_config()
+    trainer_cls = _imported(trainer_config)
     heavy_names = {field.name for field in dataclasses.fields(trainer_cls) if field.init}
     shared = {name: getattr(own, name) for name in own_names & heavy_names}
     heavy = _TrainerParser(trainer_cls, shared, defaults or {})
@@ -98,6 +98,11 @@ def parse_with_trainer_arguments(
     if unknown:
         _reject(parser, unknown, [*_options(parser), *_options(heavy)])
     return own, _build(trainer_cls, heavy_namespace, parser)
+
+
+def _imported(trainer_config: Callable[[], type]) -> type:
+    importlib.import_module("codec")  # makes sure that Transformers can be imported (`codec.torchaudio_guard`)
+    return trainer_config()
 
 
 class ConfigFileError(ValueError):

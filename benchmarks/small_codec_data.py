@@ -5,7 +5,7 @@
 DIR holds short recordings of one speaker and metadata.csv (file_name,text). Every `--hold_out`-th file is kept for testing; the others
 are joined to stretches of about `--join_seconds`, since crops of two seconds out of prompts of one would be half padding. Written are
 `speech/metadata.csv`, `demo.csv` (both file_name,caption,transcript: the caption is the rich one, the transcript what is said, empty
-where nothing is) and `held_out/metadata.csv` (file_name,text).
+where nothing is), `held_out.csv` (file_name,text) and `held_out.txt` (their paths).
 """
 
 import csv
@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> None:
     held_out = rows[:: args.hold_out]
     kept = [row for row in rows if row not in held_out]
 
-    write(output / "held_out" / "metadata.csv", [{**row, "file_name": speech / row["file_name"]} for row in held_out])
+    write(output / "held_out.csv", [{**row, "file_name": speech / row["file_name"]} for row in held_out])
+    (output / "held_out.txt").write_text("".join(f"{speech / row['file_name']}\n" for row in held_out))
     write(output / "speech" / "metadata.csv", join(kept, speech, output / "speech", args))
     with (corpus / "captions.csv").open(newline="") as lines:
         demo = [

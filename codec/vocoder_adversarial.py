@@ -37,7 +37,7 @@ def import_package(module: str) -> ModuleType:
     except OSError as error:  # torchaudio of another build than torch
         raise VocosPackageError(
             f"the package vocos needs torchaudio, whose compiled part does not fit the installed torch ({error}). "
-            "Call alm.torchaudio_guard.ensure_torchaudio() before anything imports Transformers, as recipes/train_vocoder.py does"
+            "`import codec` cures that, before anything imports Transformers"
         ) from error
 
 

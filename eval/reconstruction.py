@@ -52,6 +52,8 @@ class ReconstructionArguments:
     checkpoints: list[str] = field(
         default_factory=list, metadata={"help": "METRIC=PATH: a metric's model elsewhere than in its cache"}
     )
+    transcripts: str | None = option(None, "CSV file (file_name,text) of what is said, for word error rates")
+    asr: str = option("openai/whisper-large-v3", "recogniser: Hub id or folder (Transformers' form or CTranslate2's)")
     output: str = option("runs/reconstruction.json", "result file")
     system: str | None = option(None, "name of the system in the result")
     limit: int | None = option(
@@ -108,16 +110,21 @@ def main(argv: list[str] | None = None) -> None:
     from alm.scoring.sound.rows import Runner
     from alm.scoring.sound.summary import build
     from alm.scoring.sound.table import render
+    from alm.scoring.speech.words import word_scorer
 
     system, paired, lost = open_system(args, clips)
+    words = word_scorer(args.transcripts, args.asr, args.device)
     labels = {metric.name: found.label for metric, found in choice.metrics}
+    if not isinstance(words, str):
+        labels["wer"] = words.label
     key = resume_key(system=system.identity, metrics=labels, originals=args.originals, code=code_version())
     metrics = [(metric, metric.load(found, args.device)) for metric, found in choice.metrics]
     output = Path(args.output)
     items = output.with_name(output.name.removesuffix(".json") + ".items.jsonl")
     with ItemLog(items, key, args.resume) as log:
         keep = saver(Path(args.save_audio)) if args.save_audio else None
-        runner = Runner(system, metrics, log, originals=args.originals, keep=keep)
+        scorer = None if isinstance(words, str) else words
+        runner = Runner(system, metrics, log, originals=args.originals, keep=keep, words=scorer)
         rows, shown = measure(args, runner, paired)
         swept = sweep(args, runner, paired or [])
     for problem in [*runner.problems.values(), *(f"{name}: no reconstruction" for name in lost)]:
@@ -138,6 +145,7 @@ def main(argv: list[str] | None = None) -> None:
         swept=swept,
         manifest=manifest,
         items=items.name,
+        words=words if isinstance(words, str) else None,
     )
     write_result(result, args.output)
     if args.picture:

@@ -93,9 +93,6 @@ DEFAULTS = {  # vocos/configs/vocos.yaml of the package
 
 
 def trainer_arguments() -> type:
-    from alm.torchaudio_guard import ensure_torchaudio
-
-    ensure_torchaudio()  # before Transformers: the package vocos brings a torchaudio that may break its import
     from transformers import TrainingArguments
 
     return TrainingArguments

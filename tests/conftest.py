@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from alm.torchaudio_guard import ensure_torchaudio
+from codec.torchaudio_guard import ensure_torchaudio
 
 ensure_torchaudio()  # before anything imports Transformers
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=40)

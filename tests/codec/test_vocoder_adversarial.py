@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
-from alm.torchaudio_guard import ensure_torchaudio
+from codec.torchaudio_guard import ensure_torchaudio
 
 ensure_torchaudio()  # torchaudio comes with the package and may break the next import
 
@@ -56,7 +56,7 @@ def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_package
 def test_the_guard_lets_transformers_be_imported() -> None:
     program = (
-        "from alm.torchaudio_guard import ensure_torchaudio; first = ensure_torchaudio(); assert ensure_torchaudio() == first\n"
+        "from codec.torchaudio_guard import ensure_torchaudio; first = ensure_torchaudio(); assert ensure_torchaudio() == first\n"
         "import codec, vocos, torchaudio, torch; from transformers import Trainer\n"
         "assert torchaudio.transforms.MelSpectrogram()(torch.zeros(1, 16_000)).shape == (1, 128, 81)"
     )
@@ -148,7 +148,7 @@ def test_losses_are_the_papers(task: AdversarialVocoderTraining) -> None:
 
 RANKS = """
 import sys, torch, torch.distributed as dist
-from alm.torchaudio_guard import ensure_torchaudio
+from codec.torchaudio_guard import ensure_torchaudio
 ensure_torchaudio()
 from codec import VocosConfig, VocosModel, vocoder_adversarial as adversarial
 adversarial.PERIODS, adversarial.FFT_SIZES = (2,), (512,)

@@ -11,6 +11,7 @@ from alm.scoring.sound.base import Measure, Metric, Pair, Values, Waveform
 from alm.scoring.sound.codes import pack
 from alm.scoring.sound.sources import Clip, native_rate
 from alm.scoring.sound.systems import Made, System
+from alm.scoring.speech.words import WordScorer
 from codec.audio import AudioError, read_audio, read_bytes
 
 Loaded = Sequence[tuple[Metric, Measure]]
@@ -52,8 +53,10 @@ class Runner:
         *,
         originals: bool = True,
         keep: Callable[[Clip, Made], None] | None = None,
+        words: WordScorer | None = None,
     ) -> None:
         self.system, self.metrics, self.log, self.originals, self.keep = system, metrics, log, originals, keep
+        self.words = words
         self.codebook_size: int | None = system.identity.get("codebook_size")
         self.problems: dict[str, str] = {}
         self.reused = 0
@@ -102,6 +105,8 @@ class Runner:
         pair = Pair(waveform, rate, made.waveform, made.sampling_rate)
         figures = row_of(pair, made, self.metrics, self.originals, self.codebook_size)
         row: dict[str, Any] = {"id": row_id, "group": group, "digest": digest, **figures}
+        if self.words is not None and clip is not None and (heard := self.words.row(clip.name, pair, self.originals)):
+            row["words"] = heard
         self.log.append([row])
         return row
 

@@ -9,15 +9,17 @@ from alm.scoring.results import Result, Scores
 from alm.scoring.sound.base import Metric
 from alm.scoring.sound.codes import CodeCounts, Use, unpack
 from alm.scoring.sound.zoo import Choice
+from alm.scoring.speech.words import SCORES, WordErrors, rates
 from alm.scoring.statistics import Estimate, bootstrap
 
+WORD_UNITS = {"wer_corpus": "errors per word", "wer_macro": "errors per word, mean of the clips"}
 CODE_UNITS = {"codebook_use": "share of codes", "perplexity_share": "share of codes", "perplexity": "codes"}
 
 
 def units(metrics: Sequence[Metric], codec: bool) -> dict[str, str]:
     """Score name → unit, in the order of the table."""
     named = {score: unit for metric in metrics for score, unit in metric.scores.items()}
-    return named | (CODE_UNITS if codec else {})
+    return named | WORD_UNITS | (CODE_UNITS if codec else {})
 
 
 def summarise(rows: Sequence[Row], identity: Mapping[str, Any]) -> Scores:
@@ -28,6 +30,7 @@ def summarise(rows: Sequence[Row], identity: Mapping[str, Any]) -> Scores:
         values = [row["scores"][name] for row in rows if row["scores"].get(name) is not None]
         if values:
             scores[name] = bootstrap(values)
+    scores |= _word_rates(rows, "made")
     if (use := codebook_use(rows, identity)) is not None:
         scores |= _code_scores(use, identity["codebook_size"])
     return scores
@@ -35,7 +38,12 @@ def summarise(rows: Sequence[Row], identity: Mapping[str, Any]) -> Scores:
 
 def originals(rows: Sequence[Row]) -> Scores:
     """The same of the originals, for the metrics that listen to one waveform: what a perfect codec would score."""
-    return summarise([{"scores": row["original"], "codes": None} for row in rows], {})
+    return summarise([{"scores": row["original"], "codes": None} for row in rows], {}) | _word_rates(rows, "original")
+
+
+def _word_rates(rows: Sequence[Row], which: str) -> Scores:
+    heard = [row["words"][which] for row in rows if which in row.get("words", ())]
+    return rates([WordErrors(one["errors"], one["words"]) for one in heard])
 
 
 def codebook_use(rows: Sequence[Row], identity: Mapping[str, Any]) -> list[Use] | None:
@@ -76,8 +84,12 @@ def build(
     swept: Mapping[str, Sequence[Row]],
     manifest: Mapping[str, Any],
     items: str,
+    words: str | None = None,
 ) -> Result:
-    """The result of a run. `identity` is the system's; without a codec in it the codebook figures are unavailable."""
+    """The result of a run. `identity` is the system's; without a codec in it the codebook figures are unavailable.
+
+    `words` says why there are no word error rates, where there are none.
+    """
     codec = "codebook_size" in identity
     why = "stored reconstructions have no codes; measure them with --codec"
     groups: dict[str, dict[str, Scores]] = {
@@ -97,7 +109,9 @@ def build(
         groups=groups,
         controls=originals(rows),
         counts=counts(rows, missing),
-        unavailable=choice.unavailable | ({} if codec else dict.fromkeys(CODE_UNITS, why)),
+        unavailable=choice.unavailable
+        | ({} if codec else dict.fromkeys(CODE_UNITS, why))
+        | ({} if words is None else dict.fromkeys(SCORES, words)),
         manifest={
             **manifest,
             "units": units([metric for metric, _ in choice.metrics], codec),

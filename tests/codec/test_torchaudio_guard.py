@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
+
 EXTENSION = """
 _IS_TORCHAUDIO_EXT_AVAILABLE = True
 fail_if_no_align = lambda function: function
@@ -15,7 +17,7 @@ if {broken}:
 PROGRAM = """
 import sys
 sys.path.insert(0, {folder!r})
-from alm.torchaudio_guard import ensure_torchaudio
+from codec.torchaudio_guard import ensure_torchaudio
 found = ensure_torchaudio()
 assert found is ensure_torchaudio() is {broken}, found
 import torchaudio
@@ -41,8 +43,9 @@ def test_torchaudio_does_without_a_part_that_does_not_load(tmp_path: Path, broke
 
 def test_without_torchaudio_nothing_is_imported() -> None:
     program = (
-        "import importlib.util, sys; from alm.torchaudio_guard import ensure_torchaudio\n"
+        "import importlib.util, runpy, sys\n"
         "importlib.util.find_spec = lambda name: None\n"
-        "assert ensure_torchaudio() is False and not {'torch', 'torchaudio', 'transformers'} & set(sys.modules)"
+        f"guard = runpy.run_path({str(ROOT / 'codec' / 'torchaudio_guard.py')!r})\n"
+        "assert guard['ensure_torchaudio']() is False and not {'torch', 'torchaudio', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,108 @@
+"""Word errors, their rates, and recognisers of the real classes with random weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+from alm.data.example import DataError
+from alm.scoring.sound.base import MetricUnavailable, Pair
+from alm.scoring.speech.recognition import find_recogniser, is_ctranslate2
+from alm.scoring.speech.words import WordErrors, WordScorer, rates, read_transcripts, word_counter, word_scorer
+
+pytest.importorskip("jiwer")
+pytest.importorskip("whisper_normalizer")
+
+
+@pytest.mark.parametrize(
+    ("said", "heard", "errors", "words"),
+    [
+        ("The cat sat.", "the cat sat", 0, 3),
+        ("the cat sat", "the hat sat down", 2, 3),
+        ("fifty cats", "50 cats", 0, 2),  # Whisper's normaliser writes numbers as digits
+        ("It's colour", "it is color", 0, 3),
+        ("hear the cat", "", 3, 3),
+        ("", "hello there", 2, 0),
+        ("[noise]", "", 0, 0),
+    ],
+)
+def test_errors_are_counted_in_whispers_form(said: str, heard: str, errors: int, words: int) -> None:
+    assert word_counter()(said, heard) == (errors, words)
+
+
+def test_rates_are_of_all_words_and_of_clips() -> None:
+    found = rates([WordErrors(1, 1), WordErrors(0, 9), WordErrors(2, 0)])
+    assert found["wer_corpus"].value == pytest.approx(3 / 10)
+    assert found["wer_macro"].value == pytest.approx(1 / 2)
+    assert found["wer_corpus"].low <= 0.3 <= found["wer_corpus"].high
+    assert rates([WordErrors(1, 0)]) == {}
+
+
+def test_the_original_is_heard_beside_the_copy() -> None:
+    levels = {1.0: "hello", 0.5: "yellow"}
+    scorer = WordScorer({"a": "hello"}, lambda wave: levels[float(wave[0])], word_counter(), "levels")
+    pair = Pair(np.full(16_000, 1.0, np.float32), 16_000, np.full(16_000, 0.5, np.float32), 16_000)
+    row = scorer.row("folder/a", pair)
+    assert row == {
+        "said": "hello",
+        "made": {"heard": "yellow", "errors": 1, "words": 1},
+        "original": {"heard": "hello", "errors": 0, "words": 1},
+    }
+    assert scorer.row("b", pair) is None
+    assert "original" not in (scorer.row("a", pair, originals=False) or {})
+
+
+def test_transcripts_are_checked(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("file_name,text\nx/a.wav,one\nb.flac,two\n")
+    assert read_transcripts(table) == {"a": "one", "b": "two"}
+    table.write_text("file_name,text\na.wav,one\nb/a.wav,two\n")
+    with pytest.raises(DataError, match="two texts for files called a"):
+        read_transcripts(table)
+    table.write_text("file_name,caption\na.wav,one\n")
+    with pytest.raises(DataError, match="file_name and text"):
+        read_transcripts(table)
+    with pytest.raises(DataError, match="No such file"):
+        read_transcripts(tmp_path / "none.csv")
+
+
+def test_what_is_missing_is_told(tmp_path: Path) -> None:
+    assert "--transcripts" in str(word_scorer(None, "any"))
+    with pytest.raises(MetricUnavailable, match="hf download nobody/nothing"):
+        find_recogniser("nobody/nothing")
+
+
+def test_whisper_of_transformers(tmp_path: Path) -> None:
+    """The real class, tiny and random: greedy text, the same twice, the same alone and after another clip."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    words = {word: i for i, word in enumerate(["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(29))])}
+    raw = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    config = WhisperConfig(
+        **{"vocab_size": 32, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_mel_bins": 80},
+        **{"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16},
+        **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1},
+        max_target_positions=12,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+    )
+    WhisperForConditionalGeneration(config).save_pretrained(tmp_path)
+    WhisperFeatureExtractor().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert not is_ctranslate2(tmp_path)
+    table = tmp_path / "t.csv"
+    table.write_text("file_name,text\na.wav,w1 w2\n")
+    scorer = word_scorer(str(table), str(tmp_path))
+    assert isinstance(scorer, WordScorer) and scorer.label.startswith(f"{tmp_path.name}, sha256 ")
+    wave = np.random.default_rng(0).standard_normal((2, 16_000)).astype(np.float32) * 0.1
+    first = scorer.hear(wave[0])
+    scorer.hear(wave[1])
+    assert first == scorer.hear(wave[0])
+    assert set(first.split()) <= set(words)
+    assert scorer.hear(wave[0][:100]) == ""
