@@ -33,13 +33,13 @@ class PartsTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._sums: dict[str, Tensor] = {}
-        self._batches = 0
+        self._counts: dict[str, int] = {}
 
     def count(self, parts: Mapping[str, Tensor]) -> None:
-        """Add the parts of one batch's loss, each `()`; the names are the same in each batch."""
+        """Add the parts of one batch's loss, each `()`; the names are the same on all processes."""
         for name, value in parts.items():
             self._sums[name] = self._sums.get(name, torch.zeros(())) + value.detach().float().cpu()
-        self._batches += 1
+            self._counts[name] = self._counts.get(name, 0) + 1
 
     def reason_to_stop(self, logs: Mapping[str, float]) -> str | None:
         """Called with each log entry, the same on all processes."""
@@ -47,11 +47,11 @@ class PartsTrainer(Trainer):
 
     def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """Add the parts' means to a training log; end the run where there is a reason."""
-        if "loss" in logs and self._batches:
-            means = torch.stack(list(self._sums.values())).to(self.args.device) / self._batches
+        if "loss" in logs and self._sums:
+            means = torch.stack([total / self._counts[name] for name, total in self._sums.items()]).to(self.args.device)
             means = self.accelerator.reduce(means, "mean")  # guards must decide alike on all processes
             logs |= {name: round(float(mean), 5) for name, mean in zip(self._sums, means, strict=True)}
-            self._sums, self._batches = {}, 0
+            self._sums, self._counts = {}, {}
         reason = self.reason_to_stop(logs)
         if reason is not None:
             logs[STOPPED] = reason

@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerState
+from transformers import TrainerCallback, TrainerState
 
 from codec.codebook import count_hits, perplexity, restart_dead_codes
 from codec.data import CropDataset
 from codec.modeling import EntangleCodecForPreTraining
+from codec.parts_trainer import PartsTrainer
 
 LOSSES = ("flow_loss", "contrastive_loss", "vq_loss")
 NOT_DECAYED = ("norm", "bias", "cls", "codebook", "logit_scale", "segment", "positions")
@@ -26,7 +27,7 @@ class SetEpoch(TrainerCallback):
         self.crops.set_epoch(math.floor((state.epoch or 0.0) + 1e-6))
 
 
-class CodecTrainer(Trainer):
+class CodecTrainer(PartsTrainer):
     """Trainer of `EntangleCodecForPreTraining`.
 
     Every `restart_every` steps until step `restart_until` dead codes move onto current latents (`codec.codebook`). The last part
@@ -47,8 +48,7 @@ class CodecTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.encoder_learning_rate, self.restart_threshold = encoder_learning_rate, restart_threshold
         self.restart_every, self.restart_until = restart_every, restart_until
-        self._sums: dict[str, float] = dict.fromkeys(LOSSES, 0.0)
-        self._batches = self._restarted = 0
+        self._restarted = 0
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Weight decay for matrices only: not for norms, biases, [CLS], codebook or temperature."""
@@ -77,9 +77,7 @@ class CodecTrainer(Trainer):
         outputs = model(**inputs)
         if model.training:
             self._outputs, self._mask = outputs, inputs.get("attention_mask")
-            for name in LOSSES:
-                self._sums[name] += float(outputs[name])
-            self._batches += 1
+            self.count({name: outputs[name] for name in LOSSES})
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
@@ -97,12 +95,11 @@ class CodecTrainer(Trainer):
         return loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the three losses, the codebook's perplexity and the number of restarted codes to each training log."""
-        if "loss" in logs and self._batches:
-            logs |= {name: round(self._sums[name] / self._batches, 4) for name in LOSSES}
+        """Add the codebook's perplexity and the number of restarted codes to each training log, beside the three losses."""
+        if "loss" in logs and self._counts:
             hits = self.accelerator.unwrap_model(self.model).code_hits.double().cpu()
             logs |= {"code_perplexity": round(perplexity(hits), 1), "restarted": self._restarted}
-            self._sums, self._batches, self._restarted = dict.fromkeys(LOSSES, 0.0), 0, 0
+            self._restarted = 0
         super().log(logs, *args, **kwargs)
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
-"""Two optimizers that take turns inside Transformers' Trainer: discriminators and vocoder, exact under resume.
+"""The vocoder on Transformers' Trainer, alone or with discriminators: two optimizers that take turns, exact under resume.
 
-Optimizers, schedulers and the order of steps are those of `VocosExp` of https://github.com/gemelo-ai/vocos.
+With discriminators optimizers, schedulers and the order of steps are those of `VocosExp` of https://github.com/gemelo-ai/vocos.
 """
 
 import warnings
@@ -9,20 +9,32 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, get_scheduler
+from transformers import get_scheduler
 
+from codec.parts_trainer import PartsTrainer
 from codec.vocoder_adversarial import AdversarialVocoderTraining
 
 STATE = "discriminators.pt"
 """File of a checkpoint: state of the discriminators' optimizer and scheduler (their weights are in the checkpoint's model)."""
-PARTS = ("mel_loss", "adversarial_loss", "feature_loss", "discriminator_loss")
 
 
 class AdversarialSetupError(ValueError):
     """Trainer settings under which two optimisers cannot take turns."""
 
 
-class AdversarialTrainer(Trainer):
+class VocoderTrainer(PartsTrainer):
+    """Trainer of `VocoderTraining` that logs the parts of its loss."""
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
+    ) -> Tensor | tuple[Tensor, Any]:
+        """The module's loss."""
+        losses = model(**inputs)
+        self.count({name: losses[name] for name in ("mel_loss", "spectral_loss")})
+        return (losses["loss"], losses) if return_outputs else losses["loss"]
+
+
+class AdversarialTrainer(PartsTrainer):
     """Trainer of `AdversarialVocoderTraining`: in each step the discriminators learn first, then the vocoder, as published.
 
     The vocoder's optimizer and scheduler are the Trainer's own; the discriminators' have the same settings, and their states lie in each
@@ -33,8 +45,6 @@ class AdversarialTrainer(Trainer):
     def __init__(self, *args: Any, pretrain_steps: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.pretrain_steps = pretrain_steps
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
         settings = self.args
         if settings.gradient_accumulation_steps > 1:
             raise AdversarialSetupError(
@@ -88,7 +98,7 @@ class AdversarialTrainer(Trainer):
             self.accelerator.backward(loss)
             self.judges_optimizer.step()
             self.judges_optimizer.zero_grad()
-            self._count({"discriminator_loss": loss.detach()})
+            self.count({"discriminator_loss": loss.detach()})
         with (
             warnings.catch_warnings()
         ):  # while the discriminators wait, their rate goes on without steps: meant so, as published
@@ -101,21 +111,8 @@ class AdversarialTrainer(Trainer):
     ) -> Tensor | tuple[Tensor, Any]:
         """The vocoder's loss; its parts are summed for the log."""
         losses = model(**inputs, turn="vocoder", judged=self._judged)
-        self._count(losses)
+        self.count({name: value for name, value in losses.items() if name != "loss"})
         return (losses["loss"], losses) if return_outputs else losses["loss"]
-
-    def _count(self, losses: dict[str, Tensor]) -> None:
-        for name in PARTS:
-            if name in losses:
-                self._sums[name] = self._sums.get(name, 0.0) + float(losses[name])
-                self._counts[name] = self._counts.get(name, 0) + 1
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the means of the losses' parts to each training log."""
-        if "loss" in logs:
-            logs |= {name: round(self._sums[name] / self._counts[name], 4) for name in PARTS if name in self._sums}
-            self._sums, self._counts = {}, {}
-        super().log(logs, *args, **kwargs)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

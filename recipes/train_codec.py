@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
         start(model, crops, collate, args)
     trainer = make_trainer(model, crops, held_out, collate, checkpoint, args, training)
     if run.is_complete(checkpoint, training.max_steps):
-        trainer._load_from_checkpoint(checkpoint)
+        trainer.restore(checkpoint)
     else:
         trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():

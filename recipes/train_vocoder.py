@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = {"args": training, "train_dataset": crops, "callbacks": [SetEpoch(crops)]}
     trainer = make_trainer(task, settings, args)
     if run.is_complete(checkpoint, training.max_steps):
-        trainer._load_from_checkpoint(checkpoint)
+        trainer.restore(checkpoint)
     else:
         trainer.train(resume_from_checkpoint=checkpoint)
     if not trainer.is_world_process_zero():
@@ -177,9 +177,9 @@ def make_trainer(task: Any, settings: dict[str, Any], args: VocoderArguments) ->
         from codec.vocoder_trainer import AdversarialTrainer
 
         return AdversarialTrainer(task, **settings, pretrain_steps=args.pretrain_steps)
-    from transformers import Trainer
+    from codec.vocoder_trainer import VocoderTrainer
 
-    return Trainer(task, **settings)
+    return VocoderTrainer(task, **settings)
 
 
 def plan(task: Any, clips: int, args: VocoderArguments, training: Any) -> str:

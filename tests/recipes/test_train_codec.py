@@ -4,6 +4,10 @@ import csv
 import json
 import runpy
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +75,12 @@ def log(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two stage-1 models are the same to the bit."""
+    ours, theirs = (load_file(folder / "pretraining" / "model.safetensors") for folder in (one, other))
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 @pytest.fixture(scope="module")
 def trained(clips: Path, numbers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("codec")
@@ -93,15 +103,37 @@ def test_it_learns_and_ends_as_a_codec(clips: Path, trained: Path) -> None:
     assert json.loads((trained / "manifest.json").read_text())["fingerprint"] == codec.fingerprint
 
 
-@pytest.mark.parametrize("step", [4, 8])
+@pytest.mark.parametrize(
+    "step", [4, 8, 10]
+)  # at 10 nothing is left but to write the codec: a run killed before its manifest
 def test_resume_is_exact(clips: Path, numbers: Path, trained: Path, tmp_path: Path, step: int) -> None:
     shutil.copytree(trained / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
     for name in ("captions.model", "config.json"):
         shutil.copy(trained / name, tmp_path)
     train(clips, numbers, tmp_path)
-    ours, theirs = (load_file(folder / "pretraining" / "model.safetensors") for folder in (tmp_path, trained))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert same_weights(tmp_path, trained)
+    assert log(tmp_path) == log(trained)
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment(clips: Path, numbers: Path, tmp_path: Path) -> None:
+    """Killed three times, each time after another checkpoint, then run to its end: the losses and weights of an unbroken run."""
+    more = [*CARE, "--max_steps", "60", "--save_steps", "5", "--ema_decay", "0.9"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(clips, numbers, whole, *more)
+    flags = ["--audio", str(clips), "--codec", str(numbers), "--output_dir", str(broken), *FAST, *more]
+    for step in (5, 20, 40):
+        command = [sys.executable, str(ROOT / "recipes" / "train_codec.py"), *flags]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 90
+        while not list(broken.glob(f"checkpoint-{step}/*")) and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.002)
+        process.kill()  # SIGKILL, perhaps in the middle of writing that checkpoint
+        assert process.wait() == -signal.SIGKILL
+        assert not (broken / "manifest.json").exists()
+    train(clips, numbers, broken, *more)
+    assert log(broken) == log(whole)
+    assert same_weights(broken, whole)
 
 
 def test_a_finished_run_is_not_overwritten(clips: Path, numbers: Path, trained: Path) -> None:
