@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.configuration import EntangleCodecConfig
+from codec.linear import Linear
 from codec.transformer import Block, RMSNorm, key_mask, rotary
 
 
@@ -27,7 +28,7 @@ class AudioEncoder(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.theta, self.head_width = config.rope_theta, width // config.num_attention_heads
-        self.project = nn.Linear(config.mel_spec.num_mel_bins, width)  # eq. 1
+        self.project = Linear(config.mel_spec.num_mel_bins, width)  # eq. 1
         self.cls = nn.Parameter(torch.empty(width))
         self.layers = nn.ModuleList(
             Block(width, config.num_attention_heads, config.intermediate_size, "gelu")

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codec.configuration import EntangleCodecConfig
+from codec.linear import Linear
 from codec.transformer import AdaptiveRMSNorm, Block, ZeroLinear, key_mask, rotary
 
 
@@ -35,7 +36,7 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width: int, waves: int = 256) -> None:
         super().__init__()
         self.waves = waves
-        self.mlp = nn.Sequential(nn.Linear(waves, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(Linear(waves, width), nn.SiLU(), Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
         """Embed `t` `(B,)` in [0, 1]."""
@@ -53,8 +54,8 @@ class FlowDecoder(nn.Module):
         width, bins = config.decoder_hidden_size, config.mel_spec.num_mel_bins
         self.theta = config.rope_theta
         self.head_width = width // config.decoder_num_attention_heads
-        self.project = nn.Linear(bins, width)
-        self.condition = nn.Sequential(nn.Linear(config.codebook_dim, width), nn.SiLU(), nn.Linear(width, width))
+        self.project = Linear(bins, width)
+        self.condition = nn.Sequential(Linear(config.codebook_dim, width), nn.SiLU(), Linear(width, width))
         # tells prefix from mel, which share their positions
         self.segment = nn.Parameter(torch.zeros(width)) if config.conditioning == "prefix" else None
         self.time = TimeEmbedding(width)

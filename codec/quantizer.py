@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codec.configuration import EntangleCodecConfig
+from codec.linear import Linear
 
 SEARCH_BLOCK = 4096  # frames per search: ten minutes against 16,384 rows at once would take 2 GB of scores
 
@@ -30,9 +31,9 @@ class CosineQuantizer(nn.Module):
         super().__init__()
         self.commitment = config.commitment
         self.project = nn.Sequential(  # MLP_VQ of eq. 6
-            nn.Linear(config.hidden_size, config.hidden_size),
+            Linear(config.hidden_size, config.hidden_size),
             nn.GELU(),
-            nn.Linear(config.hidden_size, config.codebook_dim),
+            Linear(config.hidden_size, config.codebook_dim),
         )
         # no scale of its own: with its running statistics it is an affine map, so at inference eq. 6 stays a two-layer MLP
         self.standardise = nn.BatchNorm1d(config.codebook_dim, affine=False) if config.standardise_latents else None

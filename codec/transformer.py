@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from codec.linear import Linear
+
 
 def rotary(positions: Tensor, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosine and sine tables `(T, head_width)` of rotary positions `(T,)` (Su et al., 2021), computed, never stored.
@@ -25,7 +27,7 @@ def _rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
-class ZeroLinear(nn.Linear):
+class ZeroLinear(Linear):
     """Linear layer that starts at zero, so that its branch is silent at first (`_init_weights` sees leaf modules only)."""
 
 
@@ -35,7 +37,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.qkv = Linear(width, 3 * width, bias=False)
         self.out = ZeroLinear(width, width, bias=False)
 
     def forward(
@@ -56,7 +58,7 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, inner: int, activation: Literal["gelu", "swiglu"]) -> None:
         super().__init__()
         self.gated = activation == "swiglu"
-        self.up = nn.Linear(width, 2 * inner if self.gated else inner, bias=False)
+        self.up = Linear(width, 2 * inner if self.gated else inner, bias=False)
         self.down = ZeroLinear(inner, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

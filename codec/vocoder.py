@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers.initialization import constant_, copy_, normal_, zeros_
 
 from codec.configuration import VocosConfig
+from codec.linear import Linear
 from codec.mel import MelSpec, overlap_add
 
 
@@ -26,8 +27,8 @@ class ConvNeXtBlock(nn.Module):
         width = config.hidden_size
         self.dwconv = nn.Conv1d(width, width, kernel_size=7, padding=3, groups=width)
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.pwconv1 = nn.Linear(width, config.intermediate_size)
-        self.pwconv2 = nn.Linear(config.intermediate_size, width)
+        self.pwconv1 = Linear(width, config.intermediate_size)
+        self.pwconv2 = Linear(config.intermediate_size, width)
         self.gamma = nn.Parameter(torch.ones(width) / config.num_hidden_layers)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -71,7 +72,7 @@ class ISTFTHead(nn.Module):
     def __init__(self, config: VocosConfig) -> None:
         super().__init__()
         self.n_fft, self.hop = config.n_fft, config.hop_length
-        self.out = nn.Linear(config.hidden_size, config.n_fft + 2)
+        self.out = Linear(config.hidden_size, config.n_fft + 2)
         self.istft = InverseSTFT(config)
 
     def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:

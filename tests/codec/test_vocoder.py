@@ -146,7 +146,8 @@ def test_the_decoded_mel_is_the_samplers(model: EntangleCodecForPreTraining) -> 
     torch.manual_seed(1)
     seeds = torch.randint(2**31, (3,)).tolist()
     codes = codec.encode(mel).audio_codes
-    assert torch.equal(heard, codec.decode(codes, seeds=seeds, vocode=False).mel)
+    with torch.no_grad():  # with gradients another kernel multiplies, which rounds otherwise
+        assert torch.equal(heard, codec.decode(codes, seeds=seeds, vocode=False).mel)
     torch.manual_seed(1)
     assert torch.equal(heard, decoded(mel, codes[:, 0]))
     assert not torch.equal(heard, decoded(mel))  # other noise in the next batch
