@@ -1,5 +1,6 @@
 """Vocos (Siuzdak, 2023) as a Transformers model, with the parameter names of the `vocos` package."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,21 @@ class VocosModel(PreTrainedModel):
                 f"{who} makes mel {spec.fingerprint} ({spec}), the vocoder was trained on {own.fingerprint} ({own}); "
                 "train a vocoder on the codec's mel with recipes/train_vocoder.py"
             )
+
+    @torch.no_grad()
+    def adapt(self, spec: MelSpec, who: str) -> None:
+        """Understand a mel that differs in its statistics alone: the first convolution takes in the affine map between the two.
+
+        Exact but for the first and last frames, where the convolution's zeros stand for another level now. Raises `ValueError`, as
+        `require_mel` does, where the mels differ in more.
+        """
+        own = self.config.mel_spec
+        if replace(own, mean=spec.mean, std=spec.std) != spec:
+            self.require_mel(spec, who)
+        weight, bias = self.backbone.embed.weight, self.backbone.embed.bias
+        bias += weight.sum((1, 2)) * (spec.mean - own.mean) / own.std
+        weight *= spec.std / own.std
+        self.config.mel = dict(vars(spec))
 
     @classmethod
     def from_package(cls, path: str | Path, config: VocosConfig) -> "VocosModel":

@@ -62,7 +62,7 @@ def starting_vocoder(
             raise CheckpointError(
                 f"--start_from {start_from} lacks {len(missing)} tensors ({', '.join(missing[:3])}, …)"
             )
-        vocoder.require_mel(codec.config.mel_spec, "the codec")
+        vocoder.adapt(codec.config.mel_spec, "the codec")
         return vocoder
     if not own:
         return VocosModel(VocosConfig(mel=codec.config.mel, **numbers))

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -227,3 +228,17 @@ def test_what_a_training_starts_from(model: EntangleCodecForPreTraining, tmp_pat
     VocosModel(VocosConfig(**NUMBERS)).save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match="the vocoder was trained on"):
         starting_vocoder(codec, {}, tmp_path / "other", own=False)
+
+
+def test_a_vocoder_adapts_to_other_statistics_alone(model: EntangleCodecForPreTraining) -> None:
+    vocoder, mel = model.codec.vocoder, torch.randn(1, 80, 128)
+    own = vocoder.config.mel_spec
+    other = dataclasses.replace(own, mean=own.mean + 1.5, std=own.std * 0.7)
+    before = vocoder(mel)
+    vocoder.adapt(other, "the codec")
+    assert vocoder.config.mel_spec == other
+    after = vocoder((mel * own.std + own.mean - other.mean) / other.std)
+    inside = slice(20 * 480, 60 * 480)  # the ends see the padding of every layer
+    torch.testing.assert_close(after[:, inside], before[:, inside], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="train a vocoder on the codec's mel"):
+        vocoder.adapt(dataclasses.replace(other, floor=1e-3), "the codec")
