@@ -32,13 +32,16 @@ class Clip:
     caption: str
 
 
-def read_clips(source: str | Path, split: str = "train", caption_column: str | None = None) -> Sequence[Clip]:
+def read_clips(
+    source: str | Path, split: str = "train", caption_column: str | None = None, streaming: bool = False
+) -> Sequence[Clip]:
     """List captioned clips.
 
     `source` is a folder with `metadata.csv`, or a CSV file, with the columns `file_name` (relative to the CSV's folder) and
     `caption` or `text`, as the Hub's AudioFolder writes them; anything else is a data set for `datasets.load_dataset` with an
-    `audio` column, read row by row as clips are asked for. `caption_column` names another column (transcripts, for the paper's
-    ablation). Raises `ClipListError` naming what is missing.
+    `audio` column, read row by row as clips are asked for; with `streaming` it is not copied to this machine first
+    (`codec.streaming`). `caption_column` names another column (transcripts, for the paper's ablation).
+    Raises `ClipListError` naming what is missing.
     """
     path = Path(source)
     table = path / "metadata.csv" if path.is_dir() else path
@@ -48,6 +51,10 @@ def read_clips(source: str | Path, split: str = "train", caption_column: str | N
         raise ClipListError(
             f"{path} is neither a CSV file nor a folder with metadata.csv (columns file_name and caption)"
         )
+    if streaming:
+        from codec.streaming import StreamedClips
+
+        return StreamedClips(str(source), split, caption_column)
     try:
         return DataSetClips(str(source), split, caption_column)
     except OSError as error:  # neither a local file nor a data set of the Hub (or of its cache, without a network)
@@ -56,7 +63,7 @@ def read_clips(source: str | Path, split: str = "train", caption_column: str | N
         ) from error
 
 
-def _caption_column(columns: Sequence[str], wanted: str | None, audio: str, source: str | Path) -> str:
+def choose_caption_column(columns: Sequence[str], wanted: str | None, audio: str, source: str | Path) -> str:
     """The column of captions among `columns`; raises `ClipListError` where it or the column `audio` is missing."""
     accepted = (wanted,) if wanted else CAPTION_COLUMNS
     column = next((name for name in accepted if name in columns), None)
@@ -68,7 +75,7 @@ def _caption_column(columns: Sequence[str], wanted: str | None, audio: str, sour
 def _read_table(table: Path, caption_column: str | None) -> list[Clip]:
     with table.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        column = _caption_column(reader.fieldnames or (), caption_column, "file_name", table)
+        column = choose_caption_column(reader.fieldnames or (), caption_column, "file_name", table)
         return [Clip(table.parent / row["file_name"], row[column]) for row in reader]
 
 
@@ -80,7 +87,7 @@ class DataSetClips(Sequence[Clip]):
 
         # decode=False: decoding inside datasets would need torchcodec and FFmpeg; soundfile reads the bytes
         rows = datasets.load_dataset(name, split=split)
-        self.column = _caption_column(rows.column_names, caption_column, "audio", name)
+        self.column = choose_caption_column(rows.column_names, caption_column, "audio", name)
         self.rows = rows.cast_column("audio", datasets.Audio(decode=False))
 
     def __len__(self) -> int:
@@ -198,10 +205,13 @@ class CaptionCollator:
 
 
 def mel_statistics(clips: Sequence[Clip], spec: MelSpec, limit: int = 500) -> tuple[float, float]:
-    """Mean and standard deviation of the un-normalised log-mel over up to `limit` clips spread over the list."""
+    """Mean and standard deviation of the un-normalised log-mel over up to `limit` clips spread over the list.
+
+    Of clips with an order of their own (`codec.mixing`) the first ones.
+    """
     plain = MelSpec(**{**vars(spec), "mean": 0.0, "std": 1.0})
     total, squares, count = 0.0, 0.0, 0
-    for clip in clips[:: max(1, len(clips) // limit)]:
+    for clip in clips[:limit] if getattr(clips, "in_order", False) else clips[:: max(1, len(clips) // limit)]:
         try:
             mel = log_mel(torch.from_numpy(read_audio(clip.audio, spec.sampling_rate)), plain).double()
         except AudioError:

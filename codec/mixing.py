@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,40 @@ def mix_clips(
     filled = [source for source in sources if len(source)]
     if all(isinstance(source, list) for source in filled):
         return list(chain.from_iterable(filled))
-    return filled[0] if len(filled) == 1 else MixedClips(filled, None, seed)
+    if len(filled) == 1 and not hasattr(filled[0], "blocks"):
+        return filled[0]
+    return MixedClips(filled, None, seed)
+
+
+class Tail(Sequence[Clip]):
+    """The clips of `source` from the `start`-th on, without reading any."""
+
+    def __init__(self, source: Sequence[Clip], start: int) -> None:
+        self.source, self.start = source, min(start, len(source))
+        if (blocks := getattr(source, "blocks", None)) is not None:
+            ends = np.maximum(np.cumsum(blocks) - self.start, 0)
+            self.blocks = tuple(int(size) for size in np.diff(ends, prepend=0) if size)
+
+    def __len__(self) -> int:
+        return len(self.source) - self.start
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """One clip, or a list of them for a slice."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        return self.source[self.start + range(len(self))[index]]
+
+    @property
+    def captions(self) -> list[str]:
+        """Captions without reading audio where the source keeps them apart."""
+        return list(captions_of(self.source))[self.start :]
+
+
+def split_off(source: Sequence[Clip], count: int) -> tuple[list[Clip], Sequence[Clip]]:
+    """The first `count` clips, read, and the rest, not read unless it is a list."""
+    if isinstance(source, list):
+        return source[:count], source[count:]
+    return list(source[:count]), Tail(source, count) if count else source
 
 
 def captions_of(clips: Sequence[Clip]) -> Iterator[str]:
@@ -37,7 +71,9 @@ class MixedClips(Sequence[Clip]):
 
     Each source is gone through in a random order of its own, over and over, going on in the next epoch where the last one ended: no clip
     comes again before all others of its source have come. What stands at an index depends on (seed, epoch, index) alone, in constant
-    time, so a resumed run needs no replay. Without weights each source has the share of its size. Raises `ClipListError` on an
+    time, so a resumed run needs no replay. Sources of `blocks` that belong together (`codec.streaming`) are gone through a few blocks at
+    a time; then `in_order` says that the epoch is to be taken as it stands, since another shuffling on top would read each block
+    many times. Without weights each source has the share of its size. Raises `ClipListError` on an
     empty source or weights that are not one positive number for each.
     """
 
@@ -53,6 +89,8 @@ class MixedClips(Sequence[Clip]):
         self.sources, self.seed, self.epoch = list(sources), seed, 0
         self.counts = _apportion(sum(sizes), weights)
         self.ends = list(accumulate(self.counts))
+        self.blocks_of = [getattr(source, "blocks", None) for source in sources]
+        self.in_order = any(blocks is not None for blocks in self.blocks_of)
 
     def set_epoch(self, epoch: int) -> None:
         """Called with the data set's epoch."""
@@ -73,11 +111,13 @@ class MixedClips(Sequence[Clip]):
         return chain.from_iterable(map(captions_of, self.sources))
 
     def _clip(self, index: int) -> Clip:
+        if self.in_order:
+            index = int(_interleaved(self.seed, self.epoch, tuple(self.counts))[index])
         which = int(np.searchsorted(self.ends, index, side="right"))
         count, source = self.counts[which], self.sources[which]
         position = self.epoch * count + index - (self.ends[which] - count)
         turn, offset = divmod(position, len(source))
-        return source[int(_order(self.seed, which, turn, len(source))[offset])]
+        return source[int(_order(self.seed, which, turn, len(source), self.blocks_of[which])[offset])]
 
 
 def _apportion(total: int, weights: Sequence[float]) -> list[int]:
@@ -91,5 +131,23 @@ def _apportion(total: int, weights: Sequence[float]) -> list[int]:
 
 
 @lru_cache(maxsize=64)
-def _order(seed: int, source: int, turn: int, size: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, source, turn]).permutation(size)
+def _order(
+    seed: int, source: int, turn: int, size: int, blocks: tuple[int, ...] | None = None, window: int = 4
+) -> NDArray[np.int64]:
+    """A random order of a source; of one in blocks, `window` random blocks at a time, their clips among each other."""
+    generator = np.random.default_rng([seed, source, turn])
+    if blocks is None:
+        return generator.permutation(size)
+    clips = np.split(np.arange(size), np.cumsum(blocks)[:-1])
+    order = generator.permutation(len(blocks))
+    parts = [[clips[b] for b in order[i : i + window]] for i in range(0, len(order), window)]
+    return np.concatenate([generator.permutation(np.concatenate(part)) for part in parts])
+
+
+@lru_cache(maxsize=2)
+def _interleaved(seed: int, epoch: int, counts: tuple[int, ...]) -> NDArray[np.int64]:
+    """An epoch's places, the sources among each other at random, each source's own places rising."""
+    labels = np.random.default_rng([seed, epoch]).permutation(np.repeat(np.arange(len(counts)), counts))
+    places = np.empty(len(labels), np.int64)
+    places[np.argsort(labels, kind="stable")] = np.arange(len(labels))
+    return places

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerState
 
 STATE = "trainer_state.json"
@@ -57,6 +58,13 @@ class PartsTrainer(Trainer):
             logs[STOPPED] = reason
             self.control.should_training_stop = self.control.should_save = True
         super().log(logs, *args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Trainer's random order, but for clips that have one of their own (`codec.mixing`)."""
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if getattr(getattr(dataset, "clips", None), "in_order", False):
+            return SequentialSampler(dataset)
+        return super()._get_train_sampler(train_dataset)
 
     def restore(self, checkpoint: str) -> None:
         """Weights and log of a checkpoint after which nothing is left to train."""

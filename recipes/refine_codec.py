@@ -32,6 +32,9 @@ class RefineArguments:
         default_factory=list, metadata={"help": "a share for each --audio; default: by number of clips"}
     )
     split: str = field(default="train", metadata={"help": "split of a Hub data set"})
+    streaming: bool = field(
+        default=False, metadata={"help": "read Hub data sets (Parquet) where they are, instead of copying them first"}
+    )
     crop_seconds: float = field(default=10.0, metadata={"help": "longest crop (B.1)"})
     num_steps: int | None = field(
         default=None, metadata={"help": "steps of the sampler, kept in the refined codec; default: the codec's"}
@@ -130,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     config.num_steps = config.num_steps if args.num_steps is None else args.num_steps
     config.guidance_scale = config.guidance_scale if args.guidance_scale is None else args.guidance_scale
     store = TokenStore.open(args.tokens, codec.fingerprint)
-    clips = read_coded_clips(args.audio, store, args.split, args.validation_clips)
+    clips = read_coded_clips(args.audio, store, args.split, args.validation_clips, args.streaming)
     critic, witness = (
         None if folder is None else load_discriminator(folder, config.mel_spec)
         for folder in (args.discriminator, args.witness)

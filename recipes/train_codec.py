@@ -48,6 +48,9 @@ class CodecArguments:
         default="recipes/configs/paper/codec.yaml", metadata={"help": "YAML of EntangleCodecConfig's numbers"}
     )
     split: str = field(default="train", metadata={"help": "split of a Hub data set"})
+    streaming: bool = field(
+        default=False, metadata={"help": "read Hub data sets (Parquet) where they are, instead of copying them first"}
+    )
     crop_seconds: float = field(default=10.0, metadata={"help": "longest crop (B.1)"})
     validation_clips: int = field(default=0, metadata={"help": "clips held out for the validation loss"})
     encoder_learning_rate: float | None = field(
@@ -141,13 +144,13 @@ def check_batch(args: CodecArguments, training: Any) -> None:
 def read_sources(args: CodecArguments) -> "tuple[Sequence[Clip], Sequence[Clip]]":
     """Clips to train on and clips held out: the first `validation_clips`, shared evenly among the sources."""
     from codec.data import read_clips
-    from codec.mixing import mix_clips
+    from codec.mixing import mix_clips, split_off
 
-    sources = [read_clips(source, args.split, args.caption_column) for source in args.audio]
+    sources = [read_clips(source, args.split, args.caption_column, args.streaming) for source in args.audio]
     each = -(-args.validation_clips // len(sources))
-    held_out = [clip for source in sources for clip in source[:each]][: args.validation_clips]
-    rest = [source[each:] if each else source for source in sources]
-    return mix_clips(rest, args.weights, args.seed), held_out
+    parts = [split_off(source, each) for source in sources]
+    held_out = [clip for first, _ in parts for clip in first][: args.validation_clips]
+    return mix_clips([rest for _, rest in parts], args.weights, args.seed), held_out
 
 
 def build(
@@ -189,6 +192,8 @@ def start(
     from codec.codebook import start_codebook
 
     order = torch.randperm(len(crops), generator=torch.Generator().manual_seed(args.seed)).tolist()
+    if getattr(crops.clips, "in_order", False):
+        order = range(len(crops))
     start_codebook(model, (collate([crops[i]]) for i in order), args.start_frames_per_code)
 
 

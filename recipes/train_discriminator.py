@@ -34,6 +34,9 @@ class DiscriminatorArguments:
         default_factory=list, metadata={"help": "a share for each --audio; default: by number of clips"}
     )
     split: str = field(default="train", metadata={"help": "split of a Hub data set"})
+    streaming: bool = field(
+        default=False, metadata={"help": "read Hub data sets (Parquet) where they are, instead of copying them first"}
+    )
     crop_seconds: float = field(default=10.0, metadata={"help": "longest crop (B.1)"})
     sampled_share: float = field(default=0.5, metadata={"help": "share of made mel by the codec's own sampler"})
     many_steps_share: float = field(
@@ -93,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
 
     codec = EntangleCodec.from_pretrained(args.codec)
     store = TokenStore.open(args.tokens, codec.fingerprint)
-    clips = read_coded_clips(args.audio, store, args.split, args.validation_clips)
+    clips = read_coded_clips(args.audio, store, args.split, args.validation_clips, args.streaming)
     set_seed(args.seed)
     numbers = read_numbers(args.discriminator)
     discriminator = MelDiscriminator(MelDiscriminatorConfig(mel=codec.model.config.mel, **numbers))

@@ -34,6 +34,9 @@ class VocoderArguments:
         default=None, metadata={"help": "folder of a trained vocoder to go on from, instead of a new one"}
     )
     split: str = field(default="train", metadata={"help": "split of a Hub data set"})
+    streaming: bool = field(
+        default=False, metadata={"help": "read Hub data sets (Parquet) where they are, instead of copying them first"}
+    )
     crop_seconds: float = field(default=1.0, metadata={"help": "length of the training segments"})
     adversarial: bool = field(
         default=False, metadata={"help": "train with the discriminators and losses of the package vocos"}
@@ -115,7 +118,9 @@ def main(argv: list[str] | None = None) -> None:
     set_seed(args.seed)
     vocoder = starting_vocoder(codec.model, numbers, args.start_from, args.finetune_on_decoder)
     task = make_task(vocoder, codec, args)
-    clips = mix_clips([read_clips(source, args.split) for source in args.audio], args.weights, args.seed)
+    clips = mix_clips(
+        [read_clips(source, args.split, streaming=args.streaming) for source in args.audio], args.weights, args.seed
+    )
     crops = make_crops(clips, codec, args)
     if args.dry_run:
         print(plan(task, len(clips), args, training))

@@ -11,6 +11,7 @@ from alm.data.tokens import TokenStore
 from alm.data.tokens_format import content_key, relative_path
 from codec.base import Codes
 from codec.data import Clip, read_clips
+from codec.mixing import split_off
 
 
 class CodedClips(NamedTuple):
@@ -38,7 +39,9 @@ class StoredCodes:
         return self.store.codes_by_key(content_key(audio)) if isinstance(audio, bytes) else self.store.codes(audio)
 
 
-def read_coded_clips(sources: Sequence[str], store: TokenStore, split: str = "train", held_out: int = 0) -> CodedClips:
+def read_coded_clips(
+    sources: Sequence[str], store: TokenStore, split: str = "train", held_out: int = 0, streaming: bool = False
+) -> CodedClips:
     """List clips whose codes are in `store`; the first `held_out`, shared evenly among the sources, are kept apart.
 
     A source is what `tokenize_corpus.py` takes (folders searched through all levels, audio files, text lists of paths) or what
@@ -47,7 +50,7 @@ def read_coded_clips(sources: Sequence[str], store: TokenStore, split: str = "tr
     """
     lists, left_out, total = [], 0, hashlib.sha256()
     for source in sources:
-        clips = _clips_of(source, split)
+        clips = _clips_of(source, split, streaming)
         if isinstance(clips, list):
             clips, keys = _known(clips, store)
             left_out += keys.count("")
@@ -56,9 +59,9 @@ def read_coded_clips(sources: Sequence[str], store: TokenStore, split: str = "tr
             total.update(f"{source} {split} {len(clips)}".encode())  # its audio is hashed when it is read
         lists.append(clips)
     each = -(-held_out // len(lists))
-    kept_apart = [clip for clips in lists for clip in clips[:each]][:held_out]
-    rest = [clips[each:] if each else clips for clips in lists]
-    found = CodedClips(rest, kept_apart, left_out, total.hexdigest()[:16])
+    parts = [split_off(clips, each) for clips in lists]
+    kept_apart = [clip for first, _ in parts for clip in first][:held_out]
+    found = CodedClips([rest for _, rest in parts], kept_apart, left_out, total.hexdigest()[:16])
     if not found.total:
         raise DataError(
             f"no clips to train on in {', '.join(sources)} ({left_out} left out, {len(kept_apart)} held out)"
@@ -66,12 +69,12 @@ def read_coded_clips(sources: Sequence[str], store: TokenStore, split: str = "tr
     return found
 
 
-def _clips_of(source: str, split: str) -> Sequence[Clip]:
+def _clips_of(source: str, split: str, streaming: bool) -> Sequence[Clip]:
     path = Path(source)
     table = path.suffix == ".csv" or (path / "metadata.csv").is_file() or any(path.glob("*.parquet"))
     if path.exists() and not table:
         return [Clip(file, "") for file in find_audio([path]).paths]
-    return read_clips(source, split)
+    return read_clips(source, split, streaming=streaming)
 
 
 def _known(clips: list[Clip], store: TokenStore) -> tuple[list[Clip], list[str]]:
