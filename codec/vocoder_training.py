@@ -1,29 +1,21 @@
-"""Vocoder training on one batch: crops with their codes, the mel that the vocoder hears, and its losses without discriminators."""
+"""Vocoder training on one batch: the mel that the vocoder hears, and its losses without discriminators."""
 
 import copy
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codec.base import Codes
+from codec.coded_crops import NO_CODE
 from codec.configuration import VocosConfig
-from codec.data import ClipListError, CropDataset
 from codec.entangle import CheckpointError
 from codec.mel import MelSpec, log_mel
 from codec.modeling import EntangleCodecModel
 from codec.vocoder import VocosModel
 
 FFT_SIZES = (2048, 1024, 512, 256)
-NO_CODE = -1
-"""Stands in a row of codes behind the clip's end."""
 
 
 def spectral_loss(made: Tensor, real: Tensor, n_fft: int) -> Tensor:
@@ -141,41 +133,4 @@ class VocoderTraining(nn.Module):
             "loss": self.mel_weight * mel_loss + spectral,
             "mel_loss": mel_loss.detach(),
             "spectral_loss": spectral.detach(),
-        }
-
-
-@dataclass
-class CodedCrops(CropDataset):
-    """Crops of `crop_seconds` that begin on a frame, each with the codes that a token store has for them.
-
-    The codes are those of the whole clip, as a language model learns them, not of the crop by itself. `codes_of` gives the codes `(1, T)`
-    of a file or of its bytes.
-    """
-
-    codes_of: Callable[[Path | bytes], Codes] | None = None
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """`{"waveform": (S,), "codes": (T,)}` of S = T × hop samples; behind a short clip's end zeros and `NO_CODE`.
-
-        Raises `ClipListError` where the codes are not one for each frame of the audio.
-        """
-        index, clip, waveform = self._readable(index)
-        assert self.codes_of is not None and self.crop_seconds is not None
-        codes = self.codes_of(clip.audio)
-        if codes.shape != (1, self.spec.frames(len(waveform))):
-            raise ClipListError(
-                f"clip {index} has {self.spec.frames(len(waveform))} frames, but codes of shape {codes.shape}: they are of another file "
-                "or codec; build the token store again"
-            )
-        return self._aligned(waveform, codes[0], index)
-
-    def _aligned(self, waveform: NDArray[np.float32], codes: NDArray[np.int64], index: int) -> dict[str, Any]:
-        hop = self.spec.hop_length
-        frames = round((self.crop_seconds or 0.0) * self.spec.frame_rate)
-        draw = hashlib.sha256(f"{self.seed} {self.epoch} {index}".encode()).digest()
-        start = int.from_bytes(draw[:8], "big") % (max(len(codes) - frames, 0) + 1)
-        crop, part = waveform[start * hop : (start + frames) * hop], codes[start : start + frames]
-        return {
-            "waveform": torch.from_numpy(np.pad(crop, (0, frames * hop - len(crop)))),
-            "codes": torch.from_numpy(np.pad(part, (0, frames - len(part)), constant_values=NO_CODE).astype(np.int64)),
         }

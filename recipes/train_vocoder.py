@@ -163,8 +163,8 @@ def make_task(vocoder: Any, codec: Any, args: VocoderArguments) -> Any:
 
 def make_crops(clips: Any, codec: Any, args: VocoderArguments) -> Any:
     """Crops of waveforms, with their codes where there is a token store."""
+    from codec.coded_crops import CodedWaveformCrops
     from codec.data import CropDataset
-    from codec.vocoder_training import CodedCrops
 
     settings = (clips, codec.model.config.mel_spec, args.crop_seconds, args.seed, args.max_unreadable)
     if args.tokens is None:
@@ -173,7 +173,7 @@ def make_crops(clips: Any, codec: Any, args: VocoderArguments) -> Any:
     from alm.data.tokens import TokenStore
 
     store = TokenStore.open(args.tokens, codec.fingerprint)
-    return CodedCrops(*settings, waveforms_only=True, codes_of=StoredCodes(store))
+    return CodedWaveformCrops(*settings, waveforms_only=True, codes_of=StoredCodes(store))
 
 
 def make_trainer(task: Any, settings: dict[str, Any], args: VocoderArguments) -> Any:

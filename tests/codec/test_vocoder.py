@@ -7,12 +7,11 @@ import torch
 
 from codec import EntangleCodecForPreTraining, VocosConfig, VocosModel
 from codec.audio import write_audio
-from codec.data import Clip, ClipListError
+from codec.coded_crops import NO_CODE, CodedWaveformCrops, CodesError
+from codec.data import Clip
 from codec.entangle import CheckpointError
 from codec.mel import MelSpec, log_mel
 from codec.vocoder_training import (
-    NO_CODE,
-    CodedCrops,
     DecodedMel,
     VocoderTraining,
     spectral_loss,
@@ -192,7 +191,7 @@ def test_crops_and_their_codes_are_of_the_same_frames(tmp_path: Path) -> None:
         write_audio(tmp_path / f"{name}.wav", wave, 24_000)
         clips.append(Clip(tmp_path / f"{name}.wav", ""))
     lengths = {"long": 40, "short": 3}
-    crops = CodedCrops(
+    crops = CodedWaveformCrops(
         clips, spec, 0.2, 0, waveforms_only=True, codes_of=lambda path: np.arange(lengths[Path(path).stem])[None]
     )
     starts = set()
@@ -207,7 +206,7 @@ def test_crops_and_their_codes_are_of_the_same_frames(tmp_path: Path) -> None:
     assert crops[1]["codes"].tolist() == [0, 1, 2, *[NO_CODE] * 7]
     assert not crops[1]["waveform"][3 * 480 - 100 :].any()
     crops.codes_of = lambda path: np.arange(39)[None]
-    with pytest.raises(ClipListError, match=r"40 frames, but codes of shape \(1, 39\)"):
+    with pytest.raises(CodesError, match=r"40 frames, but its codes have shape \(1, 39\)"):
         crops[0]
 
 

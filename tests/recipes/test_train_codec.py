@@ -307,7 +307,13 @@ def test_the_learning_rate_falls_on_a_plateau_of_a_fixed_validation_loss(
     clips: Path, numbers: Path, tmp_path: Path
 ) -> None:
     flags = "--lr_scheduler_type reduce_lr_on_plateau --eval_strategy steps --eval_steps 1 --metric_for_best_model eval_loss"
-    more = [*flags.split(), "--lr_scheduler_kwargs", '{"factor": 0.5, "patience": 1, "threshold": 0.1}', "--validation_clips", "4"]
+    more = [
+        *flags.split(),
+        "--lr_scheduler_kwargs",
+        '{"factor": 0.5, "patience": 1, "threshold": 0.1}',
+        "--validation_clips",
+        "4",
+    ]
     still = ["--learning_rate", "1e-6", "--encoder_learning_rate", "1e-6", "--restart_share", "0"]
     train(clips, numbers, tmp_path, *more, *still)
     lines = [json.loads(line) for line in (tmp_path / "training_log.jsonl").read_text().splitlines()]
