@@ -151,7 +151,7 @@ class EntangleCodec:
     ) -> list[NDArray[Any]]:
         """Run over length-sorted batches of at most `frames_per_batch` padded frames; results in the given order."""
         results: dict[int, NDArray[Any]] = {}
-        with _exact_float32():
+        with exact_float32():
             for batch in self._batches([frames(clip) for clip in clips]):
                 results.update(zip(batch, run([clips[i] for i in batch]), strict=True))
         return [results[i] for i in range(len(clips))]
@@ -167,7 +167,7 @@ class EntangleCodec:
             yield batch
 
 
-class _exact_float32:  # noqa: N801 (reads as the function that it stands for)
+class exact_float32:  # noqa: N801 (reads as the function that it stands for)
     """TF32 off inside, as it was afterwards: it changes codes between GPU generations."""
 
     def __enter__(self) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from codec.base import Codes, Waveform
-from codec.entangle import _exact_float32
+from codec.entangle import exact_float32
 
 
 class BaselineError(ValueError):
@@ -79,7 +79,7 @@ class BaselineCodec(ABC):
         Raises `BaselineError` on a waveform that is empty or not mono.
         """
         found = []
-        with _exact_float32():
+        with exact_float32():
             for waveform in waveforms:
                 clip = np.ascontiguousarray(waveform, dtype=np.float32)
                 if clip.ndim != 1 or not clip.size:
@@ -101,7 +101,7 @@ class BaselineCodec(ABC):
                 raise BaselineError(
                     f"codes of {self.name} are from 0 to {self.codebook_size - 1}, got {clip.min()} to {clip.max()}"
                 )
-        with _exact_float32():
+        with exact_float32():
             made = [
                 self._decode(torch.as_tensor(np.asarray(clip, dtype=np.int64), device=self.device)) for clip in codes
             ]
