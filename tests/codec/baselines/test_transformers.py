@@ -1,5 +1,6 @@
 """Every baseline of Transformers behind the codec contract, on tiny random models of the real classes."""
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
+from alm.scoring.results import read_result
+from codec.audio import write_audio
 from codec.base import Codec
 from codec.baselines.base import BaselineError
 from codec.entangle import CheckpointError
@@ -56,6 +59,21 @@ def test_a_clip_has_its_codes_in_any_batch(folder: Path, clips: Clips) -> None:
     assert same([codec.encode([clip])[0] for clip in clips], codes)
     assert same(codec.encode(clips[::-1])[::-1], codes)
     assert same([codec.decode([found])[0] for found in codes], codec.decode(codes))
+
+
+def test_eval_reconstruction_takes_it(tiny: Any, folder: Path, clips: Clips, tmp_path: Path) -> None:
+    """`python eval/reconstruction.py --codec FOLDER --audio DIR`, a bad file among the recordings."""
+    for number, clip in enumerate(clips):
+        write_audio(tmp_path / "audio" / f"{number}.wav", clip, tiny.rate)
+    (tmp_path / "audio" / "bad.wav").write_bytes(b"no audio")
+    flags = ["--codec", str(folder), "--audio", str(tmp_path / "audio"), "--max_missing", "0.5"]
+    main = runpy.run_path(str(Path(__file__).parents[3] / "eval" / "reconstruction.py"))["main"]
+    main([*flags, "--metrics", "log_mel_l1", "stoi", "utmos", "--output", str(tmp_path / "result.json")])
+    result = read_result(tmp_path / "result.json")
+    assert result.counts["items"] == len(clips) + 1 and result.counts["missing"] == 1
+    assert result.scores["log_mel_l1"].n == len(clips)
+    assert 0 < result.scores["codebook_use"].value <= 1
+    assert "curl" in result.unavailable["utmos"]
 
 
 def test_fewer_codebooks_are_the_first_ones(tiny: Any, folder: Path, clips: Clips) -> None:
