@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from codec.configuration import EntangleCodecConfig
 from codec.linear import Linear
+from codec.quantizer import masked_mean
 from codec.transformer import AdaptiveRMSNorm, Block, ZeroLinear, key_mask, rotary
 
 
@@ -91,6 +92,32 @@ def noise(frames: int, bins: int, seeds: Sequence[int], device: torch.device | s
     """Starting noise `(B, T, bins)`, one seed per clip: a clip's noise depends neither on its batch nor on its padded length."""
     rows = [torch.randn(frames, bins, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(rows).to(device)
+
+
+def flow_loss(
+    decoder: FlowDecoder,
+    x: Tensor,
+    vectors: Tensor,
+    attention_mask: Tensor | None,
+    config: EntangleCodecConfig,
+    time_zero_share: float,
+) -> Tensor:
+    """Eq. 9 `()` of normalised log-mel `x` `(B, T, bins)` and codes' vectors `(B, T, D_quant)`, mean over real frames and bins.
+
+    While `decoder` trains, times are uniform but for a `time_zero_share` at exactly 0, and `config.condition_dropout` of the clips lose
+    their codes. In evaluation mode times and noise are fixed, so that losses differ by the model alone.
+    """
+    B = x.shape[0]
+    if decoder.training:
+        z, draws = torch.randn_like(x), torch.rand(3, B, device=x.device)
+        t = draws[0] * (draws[1] >= time_zero_share)
+        # per clip: one draw for the batch would make whole steps unconditional
+        vectors = vectors * (draws[2] >= config.condition_dropout)[:, None, None]
+    else:
+        z = noise(x.shape[1], x.shape[2], range(B), x.device)
+        t = torch.linspace(0, 1, B + 1, device=x.device)[:-1]
+    x_t, velocity = flow_pair(x, z, t, config.sigma_min)
+    return masked_mean(l1_per_frame(decoder(x_t, t, vectors, attention_mask), velocity), attention_mask)
 
 
 def sample(

@@ -12,9 +12,9 @@ from transformers.utils import ModelOutput
 
 from codec.configuration import EntangleCodecConfig
 from codec.encoder import AudioEncoder
-from codec.flow import FlowDecoder, flow_pair, l1_per_frame, noise, sample
+from codec.flow import FlowDecoder, flow_loss, noise, sample
 from codec.mel import griffin_lim
-from codec.quantizer import CosineQuantizer, masked_mean
+from codec.quantizer import CosineQuantizer
 from codec.text import CaptionTower, contrastive_loss
 from codec.transformer import RMSNorm, ZeroLinear
 from codec.vocoder import VocosModel
@@ -248,7 +248,8 @@ class EntangleCodecForPreTraining(EntangleCodecPreTrainedModel):
         """
         encoded = self.codec.encoder(input_features, attention_mask)
         quantized = self.codec.quantizer(encoded.hidden, attention_mask)
-        flow = self._flow_loss(input_features, quantized.vectors, attention_mask)
+        share = self.config.time_zero_share
+        flow = flow_loss(self.codec.decoder, input_features, quantized.vectors, attention_mask, self.config, share)
         contrastive = input_features.new_zeros(())
         if caption_ids is not None:
             text = self.text_tower(caption_ids, caption_lengths)
@@ -261,18 +262,3 @@ class EntangleCodecForPreTraining(EntangleCodecPreTrainedModel):
             codes=quantized.codes,
             latents=quantized.latents.detach(),
         )
-
-    def _flow_loss(self, x: Tensor, vectors: Tensor, attention_mask: Tensor | None) -> Tensor:
-        config, B = self.config, x.shape[0]
-        if self.training:
-            z = torch.randn_like(x)
-            draws = torch.rand(2, B, device=x.device)
-            t = torch.rand(B, device=x.device) * (draws[0] >= config.time_zero_share)
-            # per sample: one draw for the batch would make whole steps unconditional
-            vectors = vectors * (draws[1] >= config.condition_dropout)[:, None, None]
-        else:
-            z = noise(x.shape[1], x.shape[2], range(B), x.device)
-            t = torch.linspace(0, 1, B + 1, device=x.device)[:-1]
-        x_t, velocity = flow_pair(x, z, t, config.sigma_min)
-        predicted = self.codec.decoder(x_t, t, vectors, attention_mask)
-        return masked_mean(l1_per_frame(predicted, velocity), attention_mask)  # eq. 9

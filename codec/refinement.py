@@ -20,9 +20,8 @@ from codec.discriminator import (
     feature_loss,
     mean_score,
 )
-from codec.flow import flow_pair, l1_per_frame, noise, sample
+from codec.flow import flow_loss, noise, sample
 from codec.modeling import EntangleCodecModel
-from codec.quantizer import masked_mean
 
 
 class RefinementError(ValueError):
@@ -59,24 +58,12 @@ class DecoderRefinement(nn.Module):
     def forward(self, mel: Tensor, codes: Tensor, attention_mask: Tensor | None = None) -> Refined:
         """Flow loss and made mel of true `mel` `(B, T, bins)`, `codes` `(B, T)`; in evaluation mode noise and times are fixed."""
         vectors = F.embedding(codes, self.rows)
-        flow = self.flow_loss(mel, vectors, attention_mask)
+        flow = flow_loss(self.decoder, mel, vectors, attention_mask, self.config, self.time_zero_share)
         k = math.ceil(self.sampled_share * len(mel)) if self.training else len(mel)
         z = torch.randn_like(mel[:k]) if self.training else self._fixed_noise(mel)
         mask = None if attention_mask is None else attention_mask[:k]
         made = sample(self.decoder, vectors[:k], z, mask, self.config.num_steps, self.config.guidance_scale)
         return Refined(flow, made)
-
-    def flow_loss(self, mel: Tensor, vectors: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Eq. 9 `()`, with condition dropout per clip (10 % "throughout")."""
-        config, B = self.config, len(mel)
-        if self.training:
-            z, draws = torch.randn_like(mel), torch.rand(3, B, device=mel.device)
-            t = draws[0] * (draws[1] >= self.time_zero_share)
-            vectors = vectors * (draws[2] >= config.condition_dropout)[:, None, None]
-        else:
-            z, t = self._fixed_noise(mel), torch.linspace(0, 1, B + 1, device=mel.device)[:-1]
-        x_t, velocity = flow_pair(mel, z, t, config.sigma_min)
-        return masked_mean(l1_per_frame(self.decoder(x_t, t, vectors, attention_mask), velocity), attention_mask)
 
     def _fixed_noise(self, mel: Tensor) -> Tensor:
         return noise(mel.shape[1], mel.shape[2], range(len(mel)), mel.device)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alm.arguments import ConfigFileError, parse_with_trainer_arguments, read_numbers, run_main
+from alm.arguments import ConfigFileError, parse_with_trainer_arguments, read_numbers, run_main, training_arguments
 
 if TYPE_CHECKING:
     from codec import EntangleCodecForPreTraining
@@ -91,14 +91,8 @@ DEFAULTS = {
 }
 
 
-def trainer_arguments() -> type:
-    from transformers import TrainingArguments
-
-    return TrainingArguments
-
-
 def main(argv: list[str] | None = None) -> None:
-    args, training = parse_with_trainer_arguments(CodecArguments, argv, __doc__, trainer_arguments, DEFAULTS)
+    args, training = parse_with_trainer_arguments(CodecArguments, argv, __doc__, training_arguments, DEFAULTS)
     check_batch(args, training)
 
     from transformers import set_seed

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
+from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main, training_arguments
 
 if TYPE_CHECKING:
     from alm.data.coded_clips import CodedClips
@@ -76,14 +76,8 @@ DEFAULTS = {
 }
 
 
-def trainer_arguments() -> type:
-    from transformers import TrainingArguments
-
-    return TrainingArguments
-
-
 def main(argv: list[str] | None = None) -> None:
-    args, training = parse_with_trainer_arguments(DiscriminatorArguments, argv, __doc__, trainer_arguments, DEFAULTS)
+    args, training = parse_with_trainer_arguments(DiscriminatorArguments, argv, __doc__, training_arguments, DEFAULTS)
 
     from transformers import set_seed
 

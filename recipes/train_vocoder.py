@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
+from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main, training_arguments
 
 
 @dataclass
@@ -95,14 +95,8 @@ DEFAULTS = {  # vocos/configs/vocos.yaml of the package
 }
 
 
-def trainer_arguments() -> type:
-    from transformers import TrainingArguments
-
-    return TrainingArguments
-
-
 def main(argv: list[str] | None = None) -> None:
-    args, training = parse_with_trainer_arguments(VocoderArguments, argv, __doc__, trainer_arguments, DEFAULTS)
+    args, training = parse_with_trainer_arguments(VocoderArguments, argv, __doc__, training_arguments, DEFAULTS)
 
     from transformers import set_seed
 
