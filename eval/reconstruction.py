@@ -10,6 +10,7 @@ the way to get it; --dry_run lists them. Beside the result lie the clips' figure
 
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
     from alm.scoring.item_log import ItemLog
     from alm.scoring.manifest import code_version, environment, resume_key
     from alm.scoring.results import write_result
-    from alm.scoring.sound.rows import Runner
+    from alm.scoring.sound.rows import Runner, save, sweep
     from alm.scoring.sound.summary import build
     from alm.scoring.sound.table import render
     from alm.scoring.speech.words import word_scorer
@@ -122,11 +123,11 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(args.output)
     items = output.with_name(output.name.removesuffix(".json") + ".items.jsonl")
     with ItemLog(items, key, args.resume) as log:
-        keep = saver(Path(args.save_audio)) if args.save_audio else None
+        keep = partial(save, Path(args.save_audio)) if args.save_audio else None
         scorer = None if isinstance(words, str) else words
         runner = Runner(system, metrics, log, originals=args.originals, keep=keep, words=scorer)
         rows, shown = measure(args, runner, paired)
-        swept = sweep(args, runner, paired or [])
+        swept = sweep(runner, paired or [], args.length_sweep, args.sweep_seconds)
     for problem in [*runner.problems.values(), *(f"{name}: no reconstruction" for name in lost)]:
         print(f"not measured: {problem}", file=sys.stderr)
     if args.resume:
@@ -212,37 +213,6 @@ def measure(args: ReconstructionArguments, runner: Any, clips: Any) -> tuple[lis
             yield clip
 
     return runner.run(tqdm(watched(), unit="clip"), None, args.max_missing), shown
-
-
-def sweep(args: ReconstructionArguments, runner: Any, clips: Any) -> dict[str, list[Any]]:
-    """Rows by length: the same recordings, joined and cut into pieces of each length."""
-    from alm.scoring.sound.rows import joined
-
-    if not args.length_sweep:
-        return {}
-    rate = 24_000
-    stream = joined(clips, args.sweep_seconds, rate)
-    if len(stream) < max(args.length_sweep) * rate:
-        raise DataError(
-            f"the recordings joined last {len(stream) / rate:.1f} s (at most --sweep_seconds {args.sweep_seconds:g}), too short "
-            f"for --length_sweep {max(args.length_sweep):g}"
-        )
-    rows: dict[str, list[Any]] = {}
-    for seconds in args.length_sweep:
-        size = round(seconds * rate)
-        pieces = [stream[start : start + size] for start in range(0, len(stream) - size + 1, size)]
-        name = f"{seconds:g}"
-        rows[name] = [
-            runner.run_waveform(f"sweep/{name}/{i}", f"{name} s", piece, rate) for i, piece in enumerate(pieces)
-        ]
-    return rows
-
-
-def saver(folder: Path) -> Any:
-    """Writes each reconstruction where --reconstructions would look for it."""
-    from codec.audio import write_audio
-
-    return lambda clip, made: write_audio(folder / f"{clip.id.lstrip('/')}.wav", made.waveform, made.sampling_rate)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ import torch
 from alm.data.example import DataError
 from alm.scoring.reconstruction import log_mel_error, stoi
 from alm.scoring.results import read_result
+from alm.scoring.sound.base import Found
 from alm.scoring.sound.codes import unpack
 from alm.scoring.sound.table import render
+from alm.scoring.speech.recognition import Recogniser
 from codec import EntangleCodec, EntangleCodecConfig, EntangleCodecModel
 from codec.audio import write_audio
 from codec.mel import MelSpec
@@ -166,6 +168,33 @@ def test_a_missing_package_is_null_with_its_reason(
     assert "stoi" not in result["scores"] and "pip install 'pystoi" in result["unavailable"]["stoi"]
     with pytest.raises(DataError, match=r"--require stoi.*pip install"):
         main([*flags, "--require", "stoi"])
+
+
+def test_words_are_counted_beside_the_originals(
+    main: Callable, toy: Any, audio: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """A recogniser that hears "hello there" in the originals and "hello" in reconstructions; only clips with a text are heard."""
+    pytest.importorskip("jiwer")
+    heard: list[str] = []
+
+    def recogniser(found: Found, device: str) -> Recogniser:
+        return Recogniser(found.label, lambda wave: heard.append("") or ("hello" if len(heard) % 2 else "hello there"))
+
+    monkeypatch.setattr("alm.scoring.speech.words.find_recogniser", lambda name: Found(f"{name}@1"))
+    monkeypatch.setattr("alm.scoring.speech.words.load_recogniser", recogniser)
+    table, output = tmp_path / "said.csv", tmp_path / "r.json"
+    table.write_text("file_name,text\n0.wav,Hello there.\n")
+    flags = ["--codec", "toy", "--audio", f"{audio}/speech", "--metrics", "log_mel_l1", "--output", str(output)]
+    main([*flags, "--transcripts", str(table), "--asr", "small"])
+    result, rows = read_result(output), rows_of(output)
+    assert result.scores["wer_corpus"].value == 0.5 and result.controls["wer_corpus"].value == 0
+    assert result.scores["wer_macro"].n == 1 and result.manifest["metrics"]["wer"].startswith("small@1, ")
+    assert rows[0]["words"]["made"] == {"heard": "hello", "errors": 1, "words": 2} and "words" not in rows[1]
+    assert "errors per word" in capsys.readouterr().out
+    main([*flags, "--transcripts", str(table), "--asr", "small", "--resume", "true"])
+    assert len(heard) == 2 and read_result(output).scores == result.scores
+    main(flags)
+    assert "--transcripts FILE.csv" in read_result(output).unavailable["wer_corpus"]
 
 
 def test_stored_reconstructions(main: Callable, toy: Any, audio: Path, tmp_path: Path, capsys: Any) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from alm.data.example import DataError
@@ -12,7 +13,7 @@ from alm.scoring.sound.codes import pack
 from alm.scoring.sound.sources import Clip, native_rate
 from alm.scoring.sound.systems import Made, System
 from alm.scoring.speech.words import WordScorer
-from codec.audio import AudioError, read_audio, read_bytes
+from codec.audio import AudioError, read_audio, read_bytes, write_audio
 
 Loaded = Sequence[tuple[Metric, Measure]]
 
@@ -134,3 +135,31 @@ def joined(clips: Iterable[Clip], seconds: float, sampling_rate: int) -> Wavefor
         if sum(map(len, parts)) >= wanted:
             break
     return np.concatenate(parts)[:wanted] if parts else np.zeros(0, np.float32)
+
+
+def sweep(
+    runner: Runner, clips: Iterable[Clip], lengths: Sequence[float], seconds: float, sampling_rate: int = 24_000
+) -> dict[str, list[Row]]:
+    """Rows by length: the same `seconds` of recordings, joined and cut into pieces of each length. Raises `DataError`."""
+    if not lengths:
+        return {}
+    stream = joined(clips, seconds, sampling_rate)
+    if len(stream) < max(lengths) * sampling_rate:
+        raise DataError(
+            f"the recordings joined last {len(stream) / sampling_rate:.1f} s (at most --sweep_seconds {seconds:g}), too short for "
+            f"--length_sweep {max(lengths):g}"
+        )
+    rows: dict[str, list[Row]] = {}
+    for length in lengths:
+        size, name = round(length * sampling_rate), f"{length:g}"
+        pieces = [stream[start : start + size] for start in range(0, len(stream) - size + 1, size)]
+        rows[name] = [
+            runner.run_waveform(f"sweep/{name}/{i}", f"{name} s", piece, sampling_rate)
+            for i, piece in enumerate(pieces)
+        ]
+    return rows
+
+
+def save(folder: Path, clip: Clip, made: Made) -> None:
+    """Write a reconstruction where `--reconstructions` would look for it."""
+    write_audio(folder / f"{clip.id.lstrip('/')}.wav", made.waveform, made.sampling_rate)
