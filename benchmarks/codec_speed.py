@@ -105,7 +105,7 @@ def own(name: str) -> "Codec":
     folder, vocoder, changed = PRESETS[name]
     numbers = read_numbers(f"{CONFIGS}/{folder}/codec.yaml") | changed
     config = EntangleCodecConfig(**numbers, vocoder=read_numbers(f"{CONFIGS}/{vocoder}/vocoder.yaml"))
-    return EntangleCodec(EntangleCodecModel(config))
+    return EntangleCodec(EntangleCodecModel(config).requires_grad_(False))
 
 
 def available(name: str) -> bool:

@@ -41,7 +41,7 @@ class EntangleCodec:
 
     @classmethod
     def from_pretrained(cls, path: str | Path, device: str = "cpu") -> "EntangleCodec":
-        """Load from a folder or a Hub id.
+        """Load from a folder or a Hub id, its weights frozen.
 
         Raises `CheckpointError` where there is nothing to load, or the weights lack any part of the model.
         """
@@ -57,6 +57,9 @@ class EntangleCodec:
                 f"{path} lacks {len(missing)} tensors of the codec ({', '.join(missing[:3])}, …): not a codec, or of another "
                 "version. Transformers would fill them with random values, and every load would give other codes"
             )
+        model.requires_grad_(
+            False
+        )  # what trains a part of it says so; weights that stand still are packed (`codec.linear`)
         return cls(model.to(device), EntangleCodecFeatureExtractor.from_pretrained(path))
 
     def save_pretrained(self, path: str | Path) -> None:

@@ -20,15 +20,17 @@ _PACKED: "WeakKeyDictionary[nn.Module, _Packed]" = WeakKeyDictionary()
 
 
 class Linear(nn.Linear):
-    """Same parameters, same result to float32 rounding; on a CPU, in float32 and without gradients 2.3 times as fast as MKL on an AMD
-    processor (docs/log.md), for a second copy of the weight in memory.
+    """Same parameters, same result to float32 rounding; on a CPU, in float32, 2.3 times as fast as MKL on an AMD processor (docs/log.md),
+    for a second copy of the weight in memory.
 
-    The operator is the one that `torch.compile` puts in a frozen graph; where a build of torch lacks it, this is `nn.Linear`.
+    Only for weights that stand still: in evaluation mode, `requires_grad` off (as `EntangleCodec.from_pretrained` leaves them). A fused
+    optimizer changes a weight without raising its version, so a packed copy of a trainable weight could be out of date unnoticed. The
+    operator is the one that `torch.compile` puts in a frozen graph; where a build of torch lacks it, this is `nn.Linear`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """`(…, in)` to `(…, out)`."""
-        if torch.is_grad_enabled() or not _packable(x, self.weight):
+        if self.training or torch.is_grad_enabled() or not _packable(x, self.weight):
             return super().forward(x)
         return torch.ops.mkldnn._linear_pointwise(x, self._packed(), self.bias, "none", [], "")
 
@@ -42,7 +44,8 @@ class Linear(nn.Linear):
 
 def _packable(x: Tensor, weight: Tensor) -> bool:
     return (
-        x.device.type == weight.device.type == "cpu"
+        not weight.requires_grad
+        and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0
         and not weight.is_inference()  # its version is not counted

@@ -64,6 +64,7 @@ def starting_vocoder(
             "with --start_from"
         )
     vocoder = copy.deepcopy(codec.vocoder)
+    vocoder.requires_grad_(True)  # a loaded codec is frozen
     return vocoder
 
 
