@@ -35,6 +35,9 @@ class RefineArguments:
     streaming: bool = field(
         default=False, metadata={"help": "read Hub data sets (Parquet) where they are, instead of copying them first"}
     )
+    effective_batch: int | None = field(
+        default=None, metadata={"help": "stop unless batch × accumulation × processes is this (the paper's: 256)"}
+    )
     crop_seconds: float = field(default=10.0, metadata={"help": "longest crop (B.1)"})
     num_steps: int | None = field(
         default=None, metadata={"help": "steps of the sampler, kept in the refined codec; default: the codec's"}
@@ -122,6 +125,7 @@ def main(argv: list[str] | None = None) -> None:
     from codec.parts_trainer import stopped
     from codec.refinement import Critics
 
+    run.check_batch(args.effective_batch, training)
     codec = EntangleCodec.from_pretrained(args.codec)
     config = codec.model.config
     config.num_steps = config.num_steps if args.num_steps is None else args.num_steps

@@ -7,14 +7,13 @@ several are mixed (--audio A B C --weights 3 1 1).
 An interrupted run goes on where its last checkpoint stands when the same command is given again.
 """
 
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alm.arguments import ConfigFileError, parse_with_trainer_arguments, read_numbers, run_main, training_arguments
+from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main, training_arguments
 
 if TYPE_CHECKING:
     from codec import EntangleCodecForPreTraining
@@ -93,13 +92,13 @@ DEFAULTS = {
 
 def main(argv: list[str] | None = None) -> None:
     args, training = parse_with_trainer_arguments(CodecArguments, argv, __doc__, training_arguments, DEFAULTS)
-    check_batch(args, training)
 
     from transformers import set_seed
 
     from alm.training import run
     from codec.data import CropDataset
 
+    run.check_batch(args.effective_batch, training)
     clips, held_out = read_sources(args)
     numbers = read_numbers(args.codec)
     if args.contrastive_weight is not None:
@@ -123,16 +122,6 @@ def main(argv: list[str] | None = None) -> None:
         trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():
         save(trainer, collate, args)
-
-
-def check_batch(args: CodecArguments, training: Any) -> None:
-    """Raise `ConfigFileError` where the run's batch is not the one that was asked for."""
-    parts = (training.per_device_train_batch_size, training.gradient_accumulation_steps, training.world_size)
-    if args.effective_batch not in (None, math.prod(parts)):
-        raise ConfigFileError(
-            f"--effective_batch {args.effective_batch}, but {parts[0]} crops × {parts[1]} accumulation × {parts[2]} processes are "
-            f"{math.prod(parts)}: change --per_device_train_batch_size, --gradient_accumulation_steps or the number of processes"
-        )
 
 
 def read_sources(args: CodecArguments) -> "tuple[Sequence[Clip], Sequence[Clip]]":

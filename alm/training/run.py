@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from alm.arguments import ConfigFileError
 from alm.data.example import DataError
 from alm.scoring.manifest import environment
 
@@ -27,6 +29,16 @@ def begin(output: Path, ranks: Any, overwrite: bool) -> str | None:
     ranks.wait_for_everyone()
     output.mkdir(parents=True, exist_ok=True)
     return starting_point(output, "auto")
+
+
+def check_batch(wanted: int | None, training: Any) -> None:
+    """Raise `ConfigFileError` where the batch of the training arguments is not the one that was asked for (None: any)."""
+    parts = (training.per_device_train_batch_size, training.gradient_accumulation_steps, training.world_size)
+    if wanted not in (None, math.prod(parts)):
+        raise ConfigFileError(
+            f"--effective_batch {wanted}, but {parts[0]} crops × {parts[1]} accumulation × {parts[2]} processes are "
+            f"{math.prod(parts)}: change --per_device_train_batch_size, --gradient_accumulation_steps or the number of processes"
+        )
 
 
 def starting_point(output: Path, resume: str) -> str | None:
