@@ -1,6 +1,9 @@
 """A reconstruction's result as text, each score in its own unit. Imports nothing heavy: stored results are shown at once."""
 
-from alm.scoring.results import Result
+from collections.abc import Mapping
+from pathlib import Path
+
+from alm.scoring.results import Result, read_result
 from alm.scoring.statistics import Estimate
 
 NAME, NUMBER = 18, 22
@@ -30,6 +33,35 @@ def render(result: Result) -> str:
                 told = f"{_value(scores[name])}  n {scores[name].n:,}" if name in scores else "undefined"
                 lines.append(f"    {group:<{NAME}}{told}")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def compare(results: Mapping[str, Path], reasons: Mapping[str, str]) -> str:
+    """Markdown table of stored results, a row each, with 95 % intervals; rows named in `reasons` have theirs instead.
+
+    Scores that no result has are named below the table, with the reason.
+    """
+    found = {name: read_result(path) for name, path in results.items() if name not in reasons}
+    scores = list(dict.fromkeys(score for result in found.values() for score in result.scores))
+    lines = [
+        "| codec | frames/s · codebooks × codes | " + " | ".join(scores) + " |",
+        "|---|---|" + "---|" * len(scores),
+    ]
+    for name in results:
+        if name in reasons:
+            lines.append(f"| {name} | not measured: {reasons[name].replace('|', '/')} |" + " |" * len(scores))
+            continue
+        result = found[name]
+        rate, books, size = (result.manifest.get(key) for key in ("frame_rate", "num_codebooks", "codebook_size"))
+        cells = [_value(result.scores[s]).strip() if s in result.scores else "undefined" for s in scores]
+        lines.append(f"| {name} | {rate:g} · {books} × {size} | " + " | ".join(cells) + " |")
+    controls = {score: value for result in found.values() for score, value in result.controls.items()}
+    if controls:
+        cells = [_value(controls[s]).strip() if s in controls else "" for s in scores]
+        lines.append("| originals | | " + " | ".join(cells) + " |")
+    missing = {
+        score: why for result in found.values() for score, why in result.unavailable.items() if score not in scores
+    }
+    return "\n".join([*lines, "", *(f"{score}: not available: {why}" for score, why in missing.items())]).rstrip()
 
 
 def _value(score: Estimate) -> str:
