@@ -52,7 +52,8 @@ def main(argv: list[str] | None = None) -> None:
         (output / f"{name}.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
         if done.returncode:
             told = done.stderr.rpartition("error: ")[2] if "error: " in done.stderr else done.stderr[-300:]
-            reasons[name] = " ".join(told.split()) or f"exit status {done.returncode}"
+            short = " ".join(told.split())[:160] or f"exit status {done.returncode}"
+            reasons[name] = f"{short} … ({name}.txt)"
     table = compare({name: output / f"{name}.json" for name, _ in rows}, reasons)
     (output / "table.md").write_text(table + "\n", encoding="utf-8")
     print(table)
