@@ -48,7 +48,7 @@ def measure(codec: str, minutes: float, decode: bool) -> tuple[float, float]:
 
     torch.manual_seed(0)
     config = EntangleCodecConfig(**{**read_numbers(codec), "max_audio_seconds": 60.0 * minutes + 1})
-    model = EntangleCodec(EntangleCodecModel(config))
+    model = EntangleCodec(EntangleCodecModel(config).requires_grad_(False))
     rng = np.random.default_rng(0)
 
     def run(waveform: "np.ndarray") -> None:
