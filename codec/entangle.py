@@ -57,9 +57,8 @@ class EntangleCodec:
                 f"{path} lacks {len(missing)} tensors of the codec ({', '.join(missing[:3])}, …): not a codec, or of another "
                 "version. Transformers would fill them with random values, and every load would give other codes"
             )
-        model.requires_grad_(
-            False
-        )  # what trains a part of it says so; weights that stand still are packed (`codec.linear`)
+        # what trains a part of it says so; weights that stand still are packed (`codec.linear`)
+        model.requires_grad_(False)
         return cls(model.to(device), EntangleCodecFeatureExtractor.from_pretrained(path))
 
     def save_pretrained(self, path: str | Path) -> None:

@@ -102,9 +102,8 @@ class EntangleCodecPreTrainedModel(PreTrainedModel):
             normal_(module.positions, std=0.01)
         elif isinstance(module, FlowDecoder):
             if module.segment is not None:
-                normal_(
-                    module.segment
-                )  # not zero: of a dropped condition nothing else is left, and a norm of zeros explodes
+                # not zero: of a dropped condition nothing else is left, and a norm of zeros explodes
+                normal_(module.segment)
         elif isinstance(module, EntangleCodecForPreTraining):
             constant_(module.logit_scale, self.config.logit_scale_init)
             zeros_(module.code_hits)

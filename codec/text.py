@@ -48,9 +48,8 @@ def contrastive_loss(audio: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor
     temperature is held at 100 or below, as CLIP does. Captions that occur twice in a batch are no negatives of each other: their
     pairs share the target's probability.
     """
-    with torch.autocast(
-        audio.device.type, enabled=False
-    ):  # in bf16 a unit vector's square misses 1 by more than captions differ
+    # in bf16 a unit vector's square misses 1 by more than captions differ
+    with torch.autocast(audio.device.type, enabled=False):
         a, t = (_of_all_ranks(F.normalize(x.float(), dim=-1)) for x in (audio, text))
         logits = logit_scale.float().clamp(max=4.6052).exp() * a @ t.T
         same = (t.detach() @ t.detach().T > 1 - 1e-6).float()

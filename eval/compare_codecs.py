@@ -4,8 +4,8 @@
     python eval/compare_codecs.py --codecs runs/demo/codec mimi:8 dac:12 --baselines false --audio DIR
 
 Each codec is measured by eval/reconstruction.py in a process of its own (NAME.json and NAME.txt in OUTPUT_DIR; NAME:K keeps K codebooks);
-the same command goes on where it was interrupted. A codec that cannot be had is a row with the reason, and no error. The table is
-printed and written to OUTPUT_DIR/table.md.
+the same command goes on where it was interrupted. A codec that cannot be measured is a row with the reason; that none can is an error.
+The table is printed and written to OUTPUT_DIR/table.md.
 """
 
 import subprocess
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alm.arguments import parse_arguments, run_main
+from alm.data.example import DataError
 
 SCRIPT = Path(__file__).with_name("reconstruction.py")
 
@@ -51,17 +52,22 @@ def main(argv: list[str] | None = None) -> None:
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         (output / f"{name}.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
         if done.returncode:
-            told = done.stderr.rpartition("error: ")[2] if "error: " in done.stderr else done.stderr[-300:]
-            short = " ".join(told.split())[:160] or f"exit status {done.returncode}"
-            reasons[name] = f"{short} … ({name}.txt)"
+            reasons[name] = f"{reason(done.stderr) or f'exit status {done.returncode}'} … ({name}.txt)"
+    if len(reasons) == len(rows):
+        raise DataError(f"none of the codecs could be measured. The first, {rows[0][0]}: {reasons[rows[0][0]]}")
     table = compare({name: output / f"{name}.json" for name, _ in rows}, reasons)
     (output / "table.md").write_text(table + "\n", encoding="utf-8")
     print(table)
 
 
+def reason(stderr: str) -> str:
+    """The beginning of a script's own message ("error: …"), or the last line of a crash."""
+    _, own, told = f"\n{stderr}".rpartition("\nerror: ")
+    return " ".join(told.split())[:160] if own else stderr.strip().rpartition("\n")[2][-160:]
+
+
 def chosen(args: CompareCodecsArguments) -> list[tuple[str, str, int | None]]:
     """Name in the table, codec and number of codebooks of each row; the user's own first. Raises `DataError` for one name twice."""
-    from alm.data.example import DataError
     from codec.zoo import BASELINES
 
     rows: list[tuple[str, str, int | None]] = []

@@ -62,9 +62,8 @@ def bootstrap_ratio(
     top, bottom = _vector(numerators), _vector(denominators)
     if len(top) != len(bottom) or bottom.sum() <= 0:
         raise ValueError(f"a positive sum of as many denominators is needed, got {len(top)} and {len(bottom)} items")
-    above, below = (
-        _resampled_means(array, resamples, seed) for array in (top, bottom)
-    )  # the same items: the same seed
+    # one seed: the same items of both
+    above, below = (_resampled_means(array, resamples, seed) for array in (top, bottom))
     ratios = above[below > 0] / below[below > 0]
     low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(float(top.sum() / bottom.sum()), float(low), float(high), len(top))

@@ -44,6 +44,12 @@ def test_a_row_for_each_codec(main: Callable, tmp_path: Path, capsys: pytest.Cap
     assert "wer_corpus: not available" in table
 
 
+def test_a_mistake_in_all_rows_is_an_error(main: Callable, tmp_path: Path) -> None:
+    flags = ["--codecs", "nobody/nothing", "--baselines", "false", "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(DataError, match=r"none of the codecs could be measured.*nowhere"):
+        main([*flags, "--audio", str(tmp_path / "nowhere")])
+
+
 def test_the_papers_baselines_at_its_operating_points(main: Callable, capsys: pytest.CaptureFixture[str]) -> None:
     main(["--codecs", "mine", "mimi:8", "--audio", "x", "--metrics", "stoi", "--limit", "3", "--dry_run", "true"])
     lines = capsys.readouterr().out.splitlines()

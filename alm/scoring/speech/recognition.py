@@ -1,5 +1,6 @@
 """Speech recognisers by name, for word error rates: models of Transformers, and Whisper in CTranslate2's form through faster-whisper."""
 
+import hashlib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ def find_recogniser(name: str = DEFAULT) -> Found:
     """
     if (folder := Path(name)).is_dir():
         if not is_ctranslate2(folder):
-            return Found(f"{folder.name}, sha256 {local(folder, 'config.json').label[-16:]}", folder)
+            return Found(f"{folder.name}, sha256 {_digest(folder)}", folder)
         package("faster_whisper", "'faster-whisper>=1.2'")(None)
         return Found(f"faster-whisper {local(folder, 'model.bin').label}", folder)
     from huggingface_hub import try_to_load_from_cache
@@ -43,6 +44,12 @@ def find_recogniser(name: str = DEFAULT) -> Found:
             f"the recogniser {name} is neither a folder nor in the local Hub cache: hf download {name} (or --asr FOLDER)"
         )
     return Found(f"{name}@{Path(cached).parent.name}", Path(cached).parent)
+
+
+def _digest(folder: Path) -> str:
+    """Of configuration and weights: two recognisers of one architecture are not the same."""
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    return hashlib.sha256(" ".join(local(file, file.name).label for file in files).encode()).hexdigest()[:16]
 
 
 def load_recogniser(found: Found, device: str = "cpu", language: str = "en") -> Recogniser:
@@ -83,7 +90,7 @@ def _transformers(folder: Path, device: str, language: str) -> Callable[[Wavefor
         inputs = processor(
             waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt", return_attention_mask=True, truncation=False
         ).to(device)
-        ids = model.generate(**inputs, do_sample=False, num_beams=1, **options)
+        ids = model.generate(**inputs, do_sample=False, num_beams=1, **options)  # over 30 s by Whisper's own long form
         text: str = processor.batch_decode(ids, skip_special_tokens=True)[0]
         return text
 

@@ -80,19 +80,25 @@ def test_whisper_of_transformers(tmp_path: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     torch.manual_seed(0)
-    words = {word: i for i, word in enumerate(["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(29))])}
+    times = ["<notimestamps>", *(f"<|{i / 50:.2f}|>" for i in range(1501))]
+    words = {word: i for i, word in enumerate(["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(28)), *times])}
     raw = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
     config = WhisperConfig(
-        **{"vocab_size": 32, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_mel_bins": 80},
+        **{"vocab_size": len(words), "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_mel_bins": 80},
         **{"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16},
         **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1},
         max_target_positions=12,
         suppress_tokens=None,
         begin_suppress_tokens=None,
     )
-    WhisperForConditionalGeneration(config).save_pretrained(tmp_path)
+    model = WhisperForConditionalGeneration(config)
+    timing = model.generation_config
+    timing.no_timestamps_token_id, timing.max_initial_timestamp_index, timing.is_multilingual = 31, 50, False
+    timing._from_model_config = False  # a generation configuration of its own, as a real checkpoint has
+    model.save_pretrained(tmp_path)
+    timing.save_pretrained(tmp_path)
     WhisperFeatureExtractor().save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     assert not is_ctranslate2(tmp_path)
@@ -106,3 +112,11 @@ def test_whisper_of_transformers(tmp_path: Path) -> None:
     assert first == scorer.hear(wave[0])
     assert set(first.split()) <= set(words)
     assert scorer.hear(wave[0][:100]) == ""
+    two, three = (len(scorer.hear(np.tile(wave[0], seconds)).split()) for seconds in (31, 65))
+    assert 0 < two < three  # windows of 30 s, all of them heard
+    table.write_text("file_name,text\na.wav,w1 w3\n")  # another text: rows of the first are not taken over
+    other = word_scorer(str(table), str(tmp_path))
+    assert isinstance(other, WordScorer) and other.label != scorer.label
+    before = find_recogniser(str(tmp_path)).label
+    WhisperForConditionalGeneration(config).save_pretrained(tmp_path)  # other weights, same configuration
+    assert find_recogniser(str(tmp_path)).label != before
