@@ -35,11 +35,12 @@ class GrammarHead:
     def __init__(self, head: nn.Module, grammar: AudioGrammar, texts: Tensor, sliced: bool = True) -> None:
         if sliced and not _is_plain_linear(head):
             raise ValueError(
-                f"the output head is {type(head).__name__}, and only a plain linear layer without bias can be sliced: merge an adapter first "
-                "(load_checkpoint does, and alm.adapters.merge), or compute all of it with sliced=False"
+                f"the output head is {type(head).__name__}, and only a plain linear layer without bias can be sliced: merge an adapter "
+                "first (load_checkpoint does, and alm.adapters.merge), or compute all of it with sliced=False"
             )
         self.head, self.vocabulary, self.sliced = head, grammar.vocabulary, sliced
-        self.forbidden = ~grammar.table(texts.to(next(head.parameters()).device))
+        self.weight = next(head.parameters())
+        self.forbidden = ~grammar.table(texts.to(self.weight.device))
 
     def rows(self, phases: Tensor) -> slice:
         """The stretch of rows that holds everything allowed in these phases."""
@@ -57,7 +58,7 @@ class GrammarHead:
     def __call__(self, hidden: Tensor, phases: Tensor, guidance_scale: float = 1.0) -> tuple[Tensor, int]:
         """Scores `(B, n)` and the id of their first column; `hidden` `(B, D)`, or `(2 B, D)` with the unconditional rows last."""
         rows = self.rows(phases)
-        scores = (F.linear(hidden, self.head.weight[rows]) if self.sliced else self.head(hidden)).float()
+        scores = (F.linear(hidden, self.weight[rows]) if self.sliced else self.head(hidden)).float()
         if guidance_scale != 1.0:
             conditional, unconditional = scores.chunk(2)
             scores = unconditional + guidance_scale * (conditional - unconditional)
