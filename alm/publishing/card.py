@@ -117,7 +117,7 @@ def codec_card(
         "Limits": _unevaluated([] if results else ["reconstruction"]),
         "Licences": _licences(about),
     }
-    return _assemble(data, title, "An audio codec: waveform to codes and back.", sections)
+    return _assemble(data, title, "An audio codec of `entangle-alm`: sound as codes, for language models.", sections)
 
 
 def _assemble(data: ModelCardData, title: str, what: str, sections: dict[str, str]) -> ModelCard:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from huggingface_hub import CardData
 
 from alm.adapters import adapter_base, is_adapter
@@ -46,7 +47,7 @@ class Publication(NamedTuple):
 
 
 class CodecFound(NamedTuple):
-    """A model's codec: its identity (fingerprint, digest of weights where they could be read) and where it is."""
+    """A model's codec: its identity (fingerprint, digest of weights where they could be read), where it is, what the plan says."""
 
     identity: dict[str, Any]
     source: str
@@ -84,7 +85,7 @@ def of_codec(folder: Path, about: About, results: Sequence[str]) -> Publication:
     manifest = training.read_manifest(folder)
     training.require_same(manifest, "fingerprint", codec.fingerprint, folder)
     owned = read_own(results, Owner(_identity(codec)))
-    card = codec_card(about, codec, manifest, owned, snippets.codec_snippets(about.here))
+    card = codec_card(about, codec, manifest, owned, snippets.codec_snippets(about.here, speaks(codec)))
     note = f"codec fingerprint {codec.fingerprint}"
     return Publication(_with_card(codec_files(folder), str(card), manifest), card.data, [note, *_unsaid(about)])
 
@@ -120,6 +121,7 @@ def _find_codec(folder: Path, vocabulary: AudioVocabulary, codec_id: str | None,
         inside = reference == CODEC_FOLDER
         codec = load_codec(folder / CODEC_FOLDER if inside else reference)
         source = f"In `{CODEC_FOLDER}/`" if inside else f"`{reference}`, loaded by name"
+        source += "" if speaks(codec) else "; it encodes only, having no vocoder"
         return CodecFound(_identity(codec), source, f"codec {reference}, fingerprint {codec.fingerprint}: checked")
     if not is_hub_id(codec_id):
         raise DataError(f"--codec_id {codec_id}: a Hub id has the form OWNER/NAME")
@@ -136,6 +138,15 @@ def _find_codec(folder: Path, vocabulary: AudioVocabulary, codec_id: str | None,
         return CodecFound({"codec": vocabulary.codec_fingerprint}, source, note)
     vocabulary.require_codec(codec.fingerprint, f"the codec {codec_id}")
     return CodecFound(_identity(codec), source, f"codec {codec_id}, fingerprint {codec.fingerprint}: checked")
+
+
+def speaks(codec: Codec) -> bool:
+    """Whether a codec makes waveforms of codes: one without a vocoder refuses to."""
+    try:
+        codec.decode([np.zeros((codec.num_codebooks, 16), dtype=np.int64)])
+    except ValueError:
+        return False
+    return True
 
 
 def _identity(codec: Codec) -> dict[str, Any]:

@@ -30,17 +30,18 @@ def adapter_snippets(adapter: str) -> list[Snippet]:
     return [_ask(adapter)]
 
 
-def codec_snippets(codec: str) -> list[Snippet]:
-    """Examples for a codec."""
-    code = f"""from codec.audio import read_audio, write_audio
+def codec_snippets(codec: str, speaks: bool) -> list[Snippet]:
+    """Examples for a codec; `speaks`: it makes waveforms of codes, too."""
+    write = ", write_audio" if speaks else ""
+    code = f"""from codec.audio import read_audio{write}
 from codec.zoo import load_codec
 
 codec = load_codec("{codec}")
 codes = codec.encode([read_audio("clip.wav", codec.sampling_rate)])
 print(codes[0].shape)
-write_audio("decoded.wav", codec.decode(codes)[0], codec.sampling_rate)
 """
-    return [Snippet("A file to codes and back", TOOLKIT, code)]
+    back = 'write_audio("decoded.wav", codec.decode(codes)[0], codec.sampling_rate)\n'
+    return [Snippet("A file to codes and back" if speaks else "A file to codes", TOOLKIT, code + back * speaks)]
 
 
 TOOLKIT = (
