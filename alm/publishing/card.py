@@ -66,7 +66,7 @@ def model_card(
     what = (
         f"A LoRA adapter for `{about.base_model}`, a Qwen3 whose vocabulary holds the tokens of an audio codec."
         if adapter
-        else "A plain `Qwen3ForCausalLM` whose vocabulary holds the tokens of an audio codec: sound goes in, and out, as tokens. "
+        else "A plain `Qwen3ForCausalLM` whose vocabulary holds the tokens of an audio codec: sound is tokens to it, as text is. "
         "Stock Transformers loads it; there is no code in this folder, and all weights are safetensors."
     )
     data = metadata(
@@ -128,7 +128,7 @@ def _assemble(data: ModelCardData, title: str, what: str, sections: dict[str, st
 def _contract(v: AudioVocabulary) -> str:
     return "\n".join(
         [
-            f"Hash `{v.hash}`, over every line below; `entangle-alm` compares it at load, in token stores and in results.",
+            f"Hash `{v.hash}`, over the lines below and the codec's rates; compared at load, in token stores and in results.",
             "",
             "| part | value |",
             "|---|---|",
@@ -163,7 +163,7 @@ def _limits(results: Sequence[Result]) -> str:
 def _unevaluated(missing: Sequence[str]) -> str:
     absent = ", ".join([*missing, "safety, bias, robustness and languages beyond the data named above"])
     return (
-        "Nothing here identifies a speaker, and nothing was trained or measured to: do not use it to decide who is speaking. "
+        "Answers and sound are no evidence of who is speaking: do not use this to identify a person. "
         f"Not evaluated: {absent}. The figures above hold for their files alone."
     )
 

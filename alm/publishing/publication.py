@@ -76,7 +76,12 @@ def of_model(folder: Path, about: About, results: Sequence[str], codec_id: str |
     source = f"The codec of the base, `{about.base_model}`" if adapter else codec.source
     card = model_card(about, vocabulary, manifest, owned, examples, adapter=adapter, codec_source=source)
     config = "adapter_config.json" if adapter else "config.json"
-    return Publication(_with_card(files, str(card), manifest), card.data, [codec.note, *_unsaid(about)], config)
+    return Publication(
+        _with_card(files, str(card), manifest),
+        card.data,
+        [codec.note, *_unsaid(about, "license", "base_model", "repo")],
+        config,
+    )
 
 
 def of_codec(folder: Path, about: About, results: Sequence[str]) -> Publication:
@@ -87,7 +92,9 @@ def of_codec(folder: Path, about: About, results: Sequence[str]) -> Publication:
     owned = read_own(results, Owner(_identity(codec)))
     card = codec_card(about, codec, manifest, owned, snippets.codec_snippets(about.here, speaks(codec)))
     note = f"codec fingerprint {codec.fingerprint}"
-    return Publication(_with_card(codec_files(folder), str(card), manifest), card.data, [note, *_unsaid(about)])
+    return Publication(
+        _with_card(codec_files(folder), str(card), manifest), card.data, [note, *_unsaid(about, "license", "repo")]
+    )
 
 
 def save(publication: Publication, output: Path) -> None:
@@ -163,6 +170,5 @@ def _with_card(files: Files, card: str, manifest: dict[str, Any] | None) -> File
     return whole
 
 
-def _unsaid(about: About) -> list[str]:
-    flags = {"license": about.license, "base_model": about.base_model, "repo": about.repo}
-    return [f"--{name} not given: the card does not say it" for name, value in flags.items() if value is None]
+def _unsaid(about: About, *names: str) -> list[str]:
+    return [f"--{name} not given: the card does not say it" for name in names if getattr(about, name) is None]

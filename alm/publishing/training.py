@@ -61,7 +61,7 @@ def _facts(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
         batch = trainer.get("per_device_train_batch_size", 1) * trainer.get("gradient_accumulation_steps", 1)
         yield (
             "steps",
-            f"{steps:,} of {batch} rows per process" if steps > 0 else f"{trainer['num_train_epochs']:g} epochs",
+            f"{steps:,}; {batch} rows a step and process" if steps > 0 else f"{trainer['num_train_epochs']:g} epochs",
         )
     if rate := trainer.get("learning_rate"):
         yield "learning rate", f"{rate:g}, {trainer.get('lr_scheduler_type', 'schedule not stated')}"
@@ -92,7 +92,12 @@ def _cleaned(value: Any, key: str = "") -> Any:
     if key in LISTS_OF_FILES and isinstance(value, list):
         return len(value)
     if isinstance(value, dict):
-        return {_name(str(k)): _cleaned(v, str(k)) for k, v in value.items()}
+        cleaned: dict[str, Any] = {}
+        for k, v in value.items():
+            name = _name(str(k))
+            same = sum(other.rpartition(" #")[0] == name or other == name for other in cleaned)
+            cleaned[f"{name} #{same + 1}" if same else name] = _cleaned(v, str(k))  # two folders' files of one name
+        return cleaned
     if isinstance(value, list):
         return [_cleaned(item) for item in value]
     return _name(value) if isinstance(value, str) else value

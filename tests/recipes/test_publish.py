@@ -173,8 +173,8 @@ def test_the_card_states_contract_training_and_limits(published: Path) -> None:
     vocabulary = load_checkpoint(published).processor.vocabulary
     assert f"`{vocabulary.hash}`" in card and f"`{vocabulary.codec_fingerprint}`" in card
     assert f"{vocabulary.first_id:,} to {vocabulary.end - 1:,}" in card and f"{vocabulary.rows:,}, of which" in card
-    assert "2 of 1 rows per process" in card and "| musicqa | 12 | 12 | none | MIT" in card
-    assert "do not use it to decide who is speaking" in card and "Not evaluated: speech and sound output" in card
+    assert "steps: 2; 1 rows a step and process" in card and "| musicqa | 12 | 12 | none | MIT" in card
+    assert "do not use this to identify a person" in card and "Not evaluated: speech and sound output" in card
     assert "Apache-2.0 by its authors" in card
 
 
