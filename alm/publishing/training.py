@@ -17,8 +17,8 @@ TRAINER = (
 """Of the trainer's two hundred settings those that shape the result; the rest is about the machine, and may name accounts."""
 LICENCES = {
     "musicqa": "MIT (huggingface.co/datasets/mu-llama/MusicQA)",
-    "clothoaqa": "questions: not stated; audio: Clotho's, each file under its own Freesound licence (zenodo.org/record/4783391)",
-    "compa_r": "not stated (github.com/Sreyan88/GAMA); the clips are AudioSet's",
+    "clothoaqa": "not stated; the clips are Clotho's, from Freesound (arXiv 2204.09634)",
+    "compa_r": "not stated in the README of github.com/Sreyan88/GAMA",
 }
 """Licence of the published data sets, where a page of their authors could be read."""
 
