@@ -17,7 +17,7 @@ TRAINER = (
 """Of the trainer's two hundred settings those that shape the result; the rest is about the machine, and may name accounts."""
 LICENCES = {
     "musicqa": "MIT (huggingface.co/datasets/mu-llama/MusicQA)",
-    "clothoaqa": "not stated; the clips are Clotho's, from Freesound (arXiv 2204.09634)",
+    "clothoaqa": "not stated; the clips are Clotho's (arXiv 2204.09634), from Freesound (arXiv 1910.09387)",
     "compa_r": "not stated in the README of github.com/Sreyan88/GAMA",
 }
 """Licence of the published data sets, where a page of their authors could be read."""
