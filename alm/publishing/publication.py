@@ -52,6 +52,8 @@ class CodecFound(NamedTuple):
     identity: dict[str, Any]
     source: str
     note: str
+    speaks: bool
+    """Whether it makes waveforms of codes."""
 
 
 def of_model(folder: Path, about: About, results: Sequence[str], codec_id: str | None, must_reach: bool) -> Publication:
@@ -72,7 +74,10 @@ def of_model(folder: Path, about: About, results: Sequence[str], codec_id: str |
     manifest = training.read_manifest(folder)
     training.require_same(manifest, "vocabulary", vocabulary.hash, folder)
     owned = read_own(results, Owner(codec.identity, folder, vocabulary.hash))
-    examples = snippets.adapter_snippets(about.here) if adapter else snippets.model_snippets(about.here, vocabulary)
+    if adapter:
+        examples = snippets.adapter_snippets(about.here)
+    else:
+        examples = snippets.model_snippets(about.here, vocabulary, codec.speaks)
     source = f"The codec of the base, `{about.base_model}`" if adapter else codec.source
     card = model_card(about, vocabulary, manifest, owned, examples, adapter=adapter, codec_source=source)
     config = "adapter_config.json" if adapter else "config.json"
@@ -128,8 +133,11 @@ def _find_codec(folder: Path, vocabulary: AudioVocabulary, codec_id: str | None,
         inside = reference == CODEC_FOLDER
         codec = load_codec(folder / CODEC_FOLDER if inside else reference)
         source = f"In `{CODEC_FOLDER}/`" if inside else f"`{reference}`, loaded by name"
-        source += "" if speaks(codec) else "; it encodes only, having no vocoder"
-        return CodecFound(_identity(codec), source, f"codec {reference}, fingerprint {codec.fingerprint}: checked")
+        heard = speaks(codec)
+        source += "" if heard else "; it encodes only, having no vocoder"
+        return CodecFound(
+            _identity(codec), source, f"codec {reference}, fingerprint {codec.fingerprint}: checked", heard
+        )
     if not is_hub_id(codec_id):
         raise DataError(f"--codec_id {codec_id}: a Hub id has the form OWNER/NAME")
     source = f"`{codec_id}` on the Hub, fingerprint `{vocabulary.codec_fingerprint}`"
@@ -142,9 +150,11 @@ def _find_codec(folder: Path, vocabulary: AudioVocabulary, codec_id: str | None,
                 f"codec first: --codec FOLDER --repo {codec_id}"
             ) from error
         note = f"codec {codec_id}: NOT CHECKED, taken on trust to have fingerprint {vocabulary.codec_fingerprint}"
-        return CodecFound({"codec": vocabulary.codec_fingerprint}, source, note)
+        return CodecFound({"codec": vocabulary.codec_fingerprint}, source, note, speaks=True)
     vocabulary.require_codec(codec.fingerprint, f"the codec {codec_id}")
-    return CodecFound(_identity(codec), source, f"codec {codec_id}, fingerprint {codec.fingerprint}: checked")
+    return CodecFound(
+        _identity(codec), source, f"codec {codec_id}, fingerprint {codec.fingerprint}: checked", speaks(codec)
+    )
 
 
 def speaks(codec: Codec) -> bool:

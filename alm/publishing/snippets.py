@@ -20,9 +20,9 @@ class Snippet(NamedTuple):
         return f"### {self.title}\n\n{self.needs}\n\n```python\n{self.code}```"
 
 
-def model_snippets(model: str, vocabulary: AudioVocabulary) -> list[Snippet]:
-    """Examples for a checkpoint that is loaded as `model` (a Hub id, or a folder)."""
-    return [_stock(model, vocabulary), _ask(model)]
+def model_snippets(model: str, vocabulary: AudioVocabulary, speaks: bool) -> list[Snippet]:
+    """Examples for a checkpoint that is loaded as `model` (a Hub id, or a folder); `speaks`: its codec makes waveforms of codes."""
+    return [_stock(model, vocabulary), _ask(model), *([_speak(model)] if speaks else [])]
 
 
 def adapter_snippets(adapter: str) -> list[Snippet]:
@@ -72,17 +72,21 @@ for question in ("Which sounds does a kitchen have?", "{AUDIO_START}" + audio + 
 
 def _ask(model: str) -> Snippet:
     code = f"""from alm.checkpoint import load_checkpoint
+from alm.generation import answer
 
 model, processor = load_checkpoint("{model}")
-content = [{{"type": "audio", "path": "clip.wav"}}, {{"type": "text", "text": "{QUESTION}"}}]
-prompt = processor.apply_chat_template(
-    [{{"role": "user", "content": content}}],
-    tokenize=True,
-    add_generation_prompt=True,
-    return_dict=True,
-    return_tensors="pt",
-)
-ids = model.generate(**prompt, max_new_tokens=32, do_sample=False)
-print(processor.tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
+print(answer(model, processor, "{QUESTION}", audio="clip.wav", max_new_tokens=32))
 """
     return Snippet("A question about a sound file", TOOLKIT, code)
+
+
+def _speak(model: str) -> Snippet:
+    code = f"""from alm.checkpoint import load_checkpoint
+from alm.generation import make_sound, speak
+
+model, processor = load_checkpoint("{model}")
+speak(model, processor, "Good morning.", max_seconds=3.0, seed=0).save("speech.wav")
+make_sound(model, processor, "rain on a roof", max_seconds=3.0, seed=0).save("rain.wav")
+"""
+    needs = f"{TOOLKIT} What comes out always decodes and ends; it is speech where speech was trained (see Training)."
+    return Snippet("Speech and sounds", needs, code)

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from alm.checkpoint import load_checkpoint
 from alm.data.example import DataError
 from alm.vocabulary import ContractError
+from codec.audio import read_header
 
 ROOT = Path(__file__).parents[2]
 STOCK = "import sys\nsys.modules['alm'] = sys.modules['codec'] = None\n"
@@ -336,6 +337,22 @@ def test_a_codec_with_a_vocoder_is_heard(main: Callable, run: Run, workshop: Any
     (example,) = examples(tmp_path / "hub")
     execute(example, "someone/codec", tmp_path / "hub", tmp_path, workshop)
     assert (tmp_path / "decoded.wav").is_file()
+
+
+def test_a_model_whose_codec_decodes_speaks(main: Callable, run: Run, workshop: Any, tmp_path: Path) -> None:
+    from codec import EntangleCodec, EntangleCodecConfig, EntangleCodecModel
+
+    shutil.copytree(workshop.model, tmp_path / "model")
+    silent = EntangleCodecModel.from_pretrained(run.codec)
+    vocoder = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    heard = EntangleCodecModel(EntangleCodecConfig(**{**silent.config.to_dict(), "vocoder": vocoder}))
+    heard.load_state_dict(silent.state_dict(), strict=False)  # the same codes, so the same fingerprint
+    EntangleCodec(heard).save_pretrained(tmp_path / "model" / "codec")
+    main(["--model", str(tmp_path / "model"), "--output", str(tmp_path / "hub"), "--repo", "someone/heard"])
+    _, _, spoken = examples(tmp_path / "hub")
+    execute(spoken, "someone/heard", tmp_path / "hub", tmp_path, workshop)
+    for name in ("speech.wav", "rain.wav"):
+        assert 0.2 <= read_header(tmp_path / name).seconds <= 3.0
 
 
 def test_an_adapter_names_its_base_by_id(main: Callable, run: Run, workshop: Any, tmp_path: Path) -> None:
