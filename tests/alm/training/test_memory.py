@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alm.checkpoint import LoadedCheckpoint
-from alm.training.memory import estimate_memory
+from alm.training.memory import ParameterCount, estimate_memory
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -27,9 +27,11 @@ def test_activations_are_about_right(make_language_model: Any, checkpointing: bo
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         hidden = model.model(ids, use_cache=False).last_hidden_state  # kept alive: its graph
     real = sum(size for pointer, size in kept.items() if pointer not in own)
-    parameters = sum(p.numel() for p in model.parameters())
+    count = sum(p.numel() for p in model.parameters())
+    parameters = ParameterCount.of(model)
+    assert parameters == (count, count, 0, 0)
     estimate = estimate_memory(model.config, parameters, tokens, 0, gradient_checkpointing=checkpointing)
-    assert hidden.requires_grad and estimate.weights == 4 * parameters and estimate.total > 16 * parameters
+    assert hidden.requires_grad and estimate.weights == 4 * count and estimate.total > 16 * count
     alive = 0.0
     if checkpointing:  # one layer's activations come back only while it is computed again
         full = estimate_memory(model.config, parameters, tokens, 0).activations
@@ -49,7 +51,8 @@ def test_scaling() -> None:
         num_key_value_heads=8,
         head_dim=128,
     )
-    full = estimate_memory(config, 600_000_000, 16_384, 500)
-    lean = estimate_memory(config, 600_000_000, 16_384, 500, half_precision=True, gradient_checkpointing=True)
+    parameters = ParameterCount(600_000_000, 600_000_000, 0, 0)
+    full = estimate_memory(config, parameters, 16_384, 500)
+    lean = estimate_memory(config, parameters, 16_384, 500, half_precision=True, gradient_checkpointing=True)
     assert lean.activations < 0.1 * full.activations and full.logits == 12 * 500 * 168_064
     assert "GiB" in str(full) and "activations" in str(full)
