@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from alm.checkpoint_files import EMBEDDING, HEAD, local_folder
 from alm.contract import RESTORE, Fault, require_no_faults
@@ -94,8 +94,12 @@ def weight_faults(folder: Path, vocabulary: AudioVocabulary) -> Iterator[Fault]:
     if not path.is_file():
         yield Fault(ADAPTER_WEIGHTS, f"{folder} holds no weights of the adapter", RESTORE)
         return
-    with safe_open(path, "pt") as file:
-        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, "pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        yield Fault(ADAPTER_WEIGHTS, f"cannot be read: {error}", RESTORE)
+        return
     trained = _trained_rows(read_config(folder))
     for layer in _trained_layers(vocabulary):
         found = [shape[0] for name, shape in shapes.items() if f"{layer}.token_adapter" in name]

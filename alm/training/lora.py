@@ -44,7 +44,10 @@ def with_lora(
         return PeftModel.from_pretrained(model, finished, is_trainable=True)
     model.name_or_path = base_reference(base)  # peft takes the adapter's base from here
     set_seed(args.seed)
-    return get_peft_model(model, config)
+    wrapped = get_peft_model(model, config)
+    # TRL's loss, which a GPU takes, reads the head's weight and bias; peft's wrapper of trained rows (0.21) passes on the weight alone
+    wrapped.get_output_embeddings().bias = None
+    return wrapped
 
 
 def base_reference(base: str) -> str:
