@@ -5,6 +5,7 @@ The usual ways fail quietly on a grown Qwen3: plain LoRA never trains the new ro
 matrix where embedding and head are tied and through both where they are not.
 """
 
+import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -35,8 +36,9 @@ def lora_config(
     """peft's configuration for a grown Qwen3: LoRA on every linear layer, and the new rows themselves.
 
     `alpha` is twice the rank by default; `options` are `peft.LoraConfig`'s (they cannot take the new rows away).
-    Raises `ContractError` for options under which the new tokens would not be learned or the weights untied.
+    Raises `ContractError` for options under which the new tokens would not be learned or the weights untied, and without peft.
     """
+    _require_peft()
     from peft import LoraConfig
 
     rows = new_rows(vocabulary)
@@ -139,6 +141,7 @@ def adapter_base(folder: Path) -> Path:
 
 def attach_adapter(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
     """The base with an adapter merged into it: a plain Qwen3 again, tied as before."""
+    _require_peft()
     from peft import PeftModel
 
     return merge(PeftModel.from_pretrained(model, folder))
@@ -162,6 +165,11 @@ def write_processor_file(processor: "AudioLanguageProcessor", folder: Path) -> N
     """`processor_config.json` beside an adapter: the contract that its base is held to at load; the codec stays with the base."""
     text = json.dumps(processor.to_dict(), indent=2) + "\n"
     (folder / "processor_config.json").write_text(text, encoding="utf-8")
+
+
+def _require_peft() -> None:
+    if importlib.util.find_spec("peft") is None:
+        raise ContractError("LoRA needs peft, which is not installed: pip install 'peft>=0.18'")
 
 
 def _trained_layers(vocabulary: AudioVocabulary) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,6 @@ from alm.adapters import adapter_faults, lora_config, merge, new_rows, write_pro
 from alm.checkpoint import LoadedCheckpoint, load_checkpoint, save_checkpoint
 from alm.contract import require_no_faults
 from alm.vocabulary import AudioVocabulary, ContractError
-
-peft = pytest.importorskip("peft")
 
 QUESTIONS = torch.arange(64)  # one text token each
 Make = Callable[..., LoadedCheckpoint]
@@ -241,3 +240,11 @@ def test_a_base_in_half_precision_stays_so(base: Callable[..., Path]) -> None:
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
     assert learn(model, loaded.processor.vocabulary) < 0.5
     assert {p.dtype for p in merge(model).parameters()} == {torch.bfloat16} and is_tied(loaded.model)
+
+
+def test_without_peft_it_says_what_to_install(
+    language_model: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ContractError, match="pip install 'peft"):
+        lora_config(language_model.processor.vocabulary)

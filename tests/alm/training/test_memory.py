@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from alm.adapters import lora_config
 from alm.checkpoint import LoadedCheckpoint
 from alm.training.memory import ParameterCount, estimate_memory
 
@@ -37,6 +40,46 @@ def test_activations_are_about_right(make_language_model: Any, checkpointing: bo
         full = estimate_memory(model.config, parameters, tokens, 0).activations
         alive = (full - 3 * 4 * tokens * model.config.hidden_size) / model.config.num_hidden_layers
     assert 0.6 < (estimate.activations - alive) / real < 1.7
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_frozen_weights_have_neither_gradient_nor_moments(language_model: LoadedCheckpoint, dtype: torch.dtype) -> None:
+    model = language_model.model.to(dtype)
+    frozen = sum(p.numel() for p in model.parameters())
+    vocabulary = language_model.processor.vocabulary
+    tuned = get_peft_model(model, lora_config(vocabulary, 4))
+    parameters = ParameterCount.of(tuned)
+    assert parameters.total == frozen + parameters.trained
+    assert parameters.trained == tuned.get_nb_trainable_parameters()[0]
+    table = model.config.vocab_size * model.config.hidden_size * dtype.itemsize
+    assert (parameters.frozen_bytes, parameters.copied_bytes) == (frozen * dtype.itemsize, 2 * table)
+    estimate = estimate_memory(model.config, parameters, 256, 0)
+    assert estimate.optimizer == 8 * parameters.trained
+    assert estimate.weights == 4 * parameters.trained + parameters.frozen_bytes
+
+    tuned(input_ids=torch.arange(300)[None], use_cache=False).logits.sum().backward()
+    optimizer = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad])
+    optimizer.step()
+    moments = sum(v.nbytes for state in optimizer.state.values() for v in state.values() if v.ndim)
+    assert moments == estimate.optimizer
+    assert sum(p.grad.nbytes for p in tuned.parameters() if p.grad is not None) == 4 * parameters.trained
+
+
+def test_the_table_is_copied_whole_for_its_new_rows(language_model: LoadedCheckpoint) -> None:
+    model = get_peft_model(language_model.model, lora_config(language_model.processor.vocabulary, 4))
+    shape = model.get_base_model().get_input_embeddings().weight.shape
+    made: list[torch.Size] = []
+
+    class Made(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.shape == shape and func is torch.ops.aten.index_copy.default:
+                made.append(out.shape)
+            return out
+
+    with Made():
+        model(input_ids=torch.arange(9)[None], use_cache=False)
+    assert len(made) == 2  # once for the embedding, gone before the head's; the head's lives until its gradient is made
 
 
 def test_scaling() -> None:

@@ -208,7 +208,20 @@ def test_lora_ends_as_a_plain_checkpoint_with_its_adapter(language_model: Loaded
     assert named == str(base)
 
 
-def test_lora_that_cannot_work_is_refused(language_model: LoadedCheckpoint, tmp_path: Path) -> None:
+def test_loras_first_values_depend_on_the_seed_alone(make_language_model: Any, tmp_path: Path) -> None:
+    drawn = []
+    for seed, noise in ((1, 0), (1, 7), (2, 0)):
+        loaded = make_language_model()
+        torch.manual_seed(noise)
+        lora = lora_config(loaded.processor.vocabulary, 4)
+        model = with_lora(loaded.model, lora, "base", config(tmp_path, seed=seed))
+        drawn.append(torch.cat([p.flatten() for p in model.parameters() if p.requires_grad]))
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+def test_lora_that_cannot_work_is_refused(
+    language_model: LoadedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lora = lora_config(language_model.processor.vocabulary, 4)
     args = config(tmp_path)
     args.fsdp = True
@@ -217,6 +230,9 @@ def test_lora_that_cannot_work_is_refused(language_model: LoadedCheckpoint, tmp_
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ContractError, match="is an adapter"):
         with_lora(language_model.model, lora, str(tmp_path), config(tmp_path))
+    monkeypatch.setattr("alm.training.lora.is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(ContractError, match="ZeRO-3 and FSDP"):
+        with_lora(language_model.model, lora, "base", config(tmp_path))
 
 
 def test_going_on_needs_the_same_tuning(language_model: LoadedCheckpoint, tmp_path: Path) -> None:
