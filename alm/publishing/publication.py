@@ -74,10 +74,8 @@ def of_model(folder: Path, about: About, results: Sequence[str], codec_id: str |
     manifest = training.read_manifest(folder)
     training.require_same(manifest, "vocabulary", vocabulary.hash, folder)
     owned = read_own(results, Owner(codec.identity, folder, vocabulary.hash))
-    if adapter:
-        examples = snippets.adapter_snippets(about.here)
-    else:
-        examples = snippets.model_snippets(about.here, vocabulary, codec.speaks)
+    whole = snippets.model_snippets(about.here, vocabulary, codec.speaks)
+    examples = snippets.adapter_snippets(about.here) if adapter else whole
     source = f"The codec of the base, `{about.base_model}`" if adapter else codec.source
     card = model_card(about, vocabulary, manifest, owned, examples, adapter=adapter, codec_source=source)
     config = "adapter_config.json" if adapter else "config.json"

@@ -16,10 +16,11 @@ from alm.scoring.manifest import environment
 MANIFEST = "manifest.json"
 """Written last: its presence means that the run is finished and the folder a complete checkpoint."""
 SEQUENCES = "sequences"
+ADAPTER = "adapter"
 TRAINING_LOG = "training_log.jsonl"
 
 
-def begin(output: Path, ranks: Any, overwrite: bool) -> str | None:
+def begin(output: Path, ranks: Any, overwrite: bool, resume: str = "auto") -> str | None:
     """Make `output`, cleared by one process first where `overwrite` says so; returns the checkpoint to go on from (`starting_point`).
 
     `ranks` is the `distributed_state` of the training arguments.
@@ -28,7 +29,7 @@ def begin(output: Path, ranks: Any, overwrite: bool) -> str | None:
         clear(output)
     ranks.wait_for_everyone()
     output.mkdir(parents=True, exist_ok=True)
-    return starting_point(output, "auto")
+    return starting_point(output, resume)
 
 
 def check_batch(wanted: int | None, training: Any) -> None:
@@ -79,10 +80,11 @@ def write_log(output: Path, history: list[dict[str, Any]]) -> None:
 
 
 def clear(output: Path) -> None:
-    """Remove what an earlier run left: checkpoints, log, sequences and manifest; final weights are overwritten at the end."""
+    """Remove what an earlier run left: checkpoints, log, sequences, adapter and manifest; final weights are overwritten at the end."""
     for checkpoint in output.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-    shutil.rmtree(output / SEQUENCES, ignore_errors=True)
+    for name in (SEQUENCES, ADAPTER):  # an adapter of an earlier run would be taken for this one's
+        shutil.rmtree(output / name, ignore_errors=True)
     for name in (MANIFEST, TRAINING_LOG):
         (output / name).unlink(missing_ok=True)
 
