@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from huggingface_hub import CardData
 
-from alm.adapters import adapter_base, is_adapter
-from alm.checkpoint_files import CheckpointFiles, local_folder
+from alm.adapters import adapter_base, is_adapter, read_config
+from alm.checkpoint_files import CheckpointFiles
 from alm.contract import require_no_faults
 from alm.data.example import DataError
 from alm.doctor import checks, codec_check
@@ -64,7 +64,7 @@ def of_model(folder: Path, about: About, results: Sequence[str], codec_id: str |
     """
     require_no_faults((fault for check in checks(folder) for fault in check.faults), str(folder))
     adapter = is_adapter(folder)
-    base = local_folder(adapter_base(folder)) if adapter else folder
+    base = adapter_base(folder) if adapter else folder
     vocabulary = AudioVocabulary.from_dict(CheckpointFiles(base).config["audio_vocabulary"])
     if adapter:
         files, about = _of_adapter(folder, about)
@@ -116,7 +116,7 @@ def save(publication: Publication, output: Path) -> None:
 
 
 def _of_adapter(folder: Path, about: About) -> tuple[Files, About]:
-    base = about.base_model or adapter_base(folder)
+    base = about.base_model or str(read_config(folder).get("base_model_name_or_path"))
     if not is_hub_id(base):
         raise DataError(
             f"{folder} is an adapter for {base}, which is not on the Hub: publish the grown base first, then give --base_model OWNER/NAME"
