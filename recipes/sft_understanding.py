@@ -149,11 +149,13 @@ def load_model(
 
     from alm.checkpoint import LoadedCheckpoint, load_checkpoint
     from alm.training.lora import require_same_tuning, with_lora
+    from alm.training.run import require_same_contract
 
     # frozen weights stay as they are stored where bfloat16 computes anyway; trained ones are float32
     dtype = None if args.lora_rank and training.bf16 else torch.float32
     start = args.model if args.lora_rank else finished or args.model
     model, processor = load_checkpoint(start, dtype=dtype, check_codec=False)
+    require_same_contract(checkpoint, processor.vocabulary)
     config = lora(args, processor.vocabulary)
     require_same_tuning(checkpoint, config, args.model)
     if config is not None:
