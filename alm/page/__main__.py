@@ -6,8 +6,8 @@ The page asks nothing of other sites. `--share` is the exception: Gradio fetches
 """
 
 import argparse
-import importlib.util
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from alm.arguments import run_main
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
         "--share", action="store_true", help="a public address through Gradio's servers: all who know it can use it"
     )
     args = parser.parse_args(argv)
-    missing = [name for name in ("gradio", "matplotlib") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("gradio", "matplotlib") if find_spec(name) is None]
     if missing:
         parser.error(f"the page needs {' and '.join(missing)}: pip install -e '.[page]'")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = (

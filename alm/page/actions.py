@@ -93,7 +93,7 @@ def make(
     """What `task` (`alm.generation.speak` or `make_sound`) makes of a text. Raises `DataError`, `LengthError`."""
     text, number, started = _text(text, "a text"), _seed(seed), time.perf_counter()
     options: dict[str, Any] = {"guidance_scale": guidance_scale, "seed": number, "max_seconds": max_seconds}
-    options["min_seconds"] = min(0.2, max_seconds)
+    options["min_seconds"] = min(0.2, max_seconds / 2)  # half: both are counted in whole frames
     sound = task(
         loaded.model, loaded.processor, text, sampling=Sampling(temperature=temperature, top_p=top_p), **options
     )
