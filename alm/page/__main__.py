@@ -12,6 +12,9 @@ from pathlib import Path
 
 from alm.arguments import run_main
 
+QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
+"""Gradio reports to its makers and keeps what was asked in the browser, unless its environment says otherwise when it is imported."""
+
 
 def main(argv: list[str] | None = None) -> None:
     """The command line; returns when the server is stopped. Raises `ContractError` where the checkpoint does not hold together."""
@@ -31,9 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     missing = [name for name in ("gradio", "matplotlib") if find_spec(name) is None]
     if missing:
         parser.error(f"the page needs {' and '.join(missing)}: pip install -e '.[page]'")
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = (
-        "False"  # Gradio reads it when it is imported, and reports to its makers otherwise
-    )
+    os.environ.update(QUIET)
 
     from alm.checkpoint import load_checkpoint
     from alm.page.layout import build, launch_options

@@ -25,7 +25,6 @@ def launch_options() -> dict[str, Any]:
         "css": ".gradio-container {max-width: 1000px !important; margin: 0 auto} footer {display: none !important}",
         "footer_links": [],
         "ssr_mode": False,
-        "run_history": False,
         "max_file_size": "100mb",
     }
 
