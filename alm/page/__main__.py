@@ -44,8 +44,8 @@ def main(argv: list[str] | None = None) -> None:
         _, address, _ = page.launch(
             server_port=args.port, share=args.share, prevent_thread_lock=True, quiet=not args.share, **launch_options()
         )
-    except OSError as error:
-        parser.error(f"--port {args.port}: {error}")
+    except OSError:  # Gradio's words on it speak of its own parameters
+        parser.error(f"--port {args.port} is taken or not allowed; name another")
     print(f"{address} shows the page; Ctrl-C ends it", flush=True)
     page.block_thread()
 

@@ -37,7 +37,9 @@ FLAGS = [
 PATIENCE = 60_000  # milliseconds; two loaded cores need a few seconds
 
 
-def browser_file() -> str:
+@pytest.fixture
+def chromium() -> str:
+    """The browser's file."""
     names = ("chromium", "chromium-browser", "google-chrome")
     found = os.environ.get("CHROME") or next(filter(None, map(shutil.which, names)), None)
     if found is None:
@@ -80,11 +82,11 @@ def address(loaded: LoadedCheckpoint, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(address: str) -> Iterator[Any]:
+def page(chromium: str, address: str) -> Iterator[Any]:
     """The page in a browser that reaches nothing but the server; fails where anything else was asked for."""
-    file, playwright = browser_file(), pytest.importorskip("playwright.sync_api")
+    playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=file, args=FLAGS)
+        browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
         tab = browser.new_context(permissions=["microphone"]).new_page()
         tab.set_default_timeout(PATIENCE)
         strangers: list[str] = []
@@ -141,7 +143,7 @@ def test_every_tab_does_its_work(page: Any, loaded: LoadedCheckpoint, tmp_path: 
     upload(page, clip)
     page.get_by_label("Question").fill("what is heard?")
     page.get_by_role("button", name="Ask", exact=True).click()
-    playwright.expect(page.get_by_label("Answer")).to_have_value(
+    playwright.expect(page.get_by_role("textbox", name="Answer")).to_have_value(
         answer(*loaded, "what is heard?", str(clip), max_new_tokens=64), timeout=PATIENCE
     )
     assert note(page).startswith("clip 1.02 s, 51 tokens")
