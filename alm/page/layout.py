@@ -85,12 +85,7 @@ def _make(
             with gr.Accordion("Sampling", open=False):
                 temperature, top_p, seed = _sampling(SPEECH_SAMPLING.temperature, SPEECH_SAMPLING.top_p)
                 guidance = gr.Slider(
-                    1.0,
-                    5.0,
-                    1.0,
-                    step=0.1,
-                    label="Guidance",
-                    info="1: none; above, closer to the text at twice the time",
+                    1.0, 5.0, 1.0, step=0.1, label="Guidance", info="Above 1: closer to the text, twice the time"
                 )
             button = gr.Button(does, variant="primary")
         with gr.Column():
@@ -132,5 +127,5 @@ def _player(label: str) -> Any:
 
 
 def _picture(label: str) -> Any:
-    # the label is read out, and not shown: it would lie over the picture
+    # its label would lie over the picture, which has titles of its own
     return gr.Image(label=label, show_label=False, interactive=False, format="png", buttons=["download", "fullscreen"])
