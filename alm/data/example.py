@@ -39,6 +39,11 @@ class ReadReport:
     dropped: Counter[str] = field(default_factory=Counter)
     missing_audio: list[str] = field(default_factory=list)
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "ReadReport":
+        """Read back a report that was stored as JSON."""
+        return cls(**{**data, "dropped": Counter(data["dropped"])})
+
 
 class DataError(ValueError):
     """A data set that cannot be used as it is: says which file and row, what was expected and what to do."""

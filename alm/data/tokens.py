@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from alm.data.example import DataError
+from alm.data.example import Content, DataError
 from alm.data.tokens_format import (
     FAILURES,
     FORMAT,
@@ -122,6 +122,20 @@ class TokenStore:
         shard, row = self._locate(key)
         flat = self.shards[shard].clip(row).codes
         return flat.reshape(-1, self.store_contract.num_codebooks).T.astype(np.int64)
+
+    def key_of_item(self, item: Content) -> str:
+        """Content key of an audio item of messages, by its `key`, `bytes` or file. Raises `DataError` where the store lacks it."""
+        if item.get("key") is None and item.get("bytes") is None:
+            return self.key_of(item["path"])
+        key: str = item["key"] if item.get("key") is not None else content_key(item["bytes"])
+        if key not in self._rows:
+            raise DataError(self._unknown(key, str(item.get("path") or "a clip")))
+        return key
+
+    def frames_by_key(self, key: str) -> int:
+        """`T` of a content key, without reading its codes."""
+        shard, row = self._locate(key)
+        return int(self.shards[shard].num_frames[row])
 
     def num_frames(self, audio_path: str | Path) -> int:
         """`T` of a file, without reading its codes."""
