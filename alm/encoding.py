@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from os.path import commonpath
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -36,6 +37,7 @@ class TextEncoder:
         literal = sorted({*special, *SPECIAL_TOKENS}, key=len, reverse=True)
         audio = r"<\|audio_[0-9]+_[0-9]+\|>"
         self._control = re.compile("|".join([*map(re.escape, literal), audio]))
+        self._begin = commonpath([*literal, "<|audio_"])  # most texts lack even this, and are not searched
 
     def encode(self, parts: Iterable[tuple[str, bool]]) -> list[int]:
         """Ids of (text, trusted) parts joined; control tokens count in trusted parts only."""
@@ -46,7 +48,7 @@ class TextEncoder:
         whole = ""
         for text, trusted in parts:
             start = 0
-            for match in () if trusted else self._control.finditer(text):
+            for match in () if trusted or self._begin not in text else self._control.finditer(text):
                 cut = match.start() + 1
                 yield whole + text[start:cut]
                 whole, start = "", cut
