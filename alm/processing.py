@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
+from alm.contract import require_no_faults, template_faults
 from alm.data.example import Content, DataError, Message
 from alm.encoding import IGNORED, TextEncoder, TrainingIds, encode_pieces
-from alm.prompts import AUDIO_SPAN, CHAT_TEMPLATE, Piece, render
-from alm.vocabulary import AudioVocabulary, ContractError, digest
+from alm.prompts import AUDIO_SPAN, Piece, render
+from alm.vocabulary import AudioVocabulary, ContractError
 from codec.audio import prepare, read_audio, read_header
 from codec.base import Codec, Codes, Waveform
 from codec.zoo import load_codec
@@ -50,12 +51,7 @@ class AudioLanguageProcessor(ProcessorMixin):
         self.codec_device = "cpu"
         self._codec: Codec | None = None
         self._text = TextEncoder(tokenizer)
-        found, known = digest(self.chat_template), self.vocabulary.chat_template_hash
-        if not found == known == digest(CHAT_TEMPLATE):
-            raise ContractError(
-                f"chat template with hash {found}, but the model was grown with {known} and this version of the project renders "
-                f"{digest(CHAT_TEMPLATE)}; the three must be one: restore the checkpoint's chat_template.jinja"
-            )
+        require_no_faults(template_faults(self.chat_template, self.vocabulary), "the processor")
 
     # ---- codec -----------------------------------------------------------------------------------------------------
 

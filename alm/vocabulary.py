@@ -8,7 +8,7 @@ resume, evaluation and serving.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -39,12 +39,27 @@ class AudioVocabulary:
     start_id: int
     end_id: int
     placeholder_id: int
-    chat_template_hash: str = ""
+    stop_id: int
+    """Ends a turn (`<|im_end|>`): the only id that generation stops at."""
+    pad_id: int
+    """Fills batches; never the stop id, or the loss would leave the stop token out and nothing would ever end."""
+    rows: int
+    """Rows of embedding and output head, `config.vocab_size`: ids from `end` on have no token."""
+    tied: bool
+    """Whether embedding and output head are one matrix, as in Qwen3 up to 4B."""
+    tokenizer_hash: str
+    """Over every token and its id, and the merges in order (`alm.contract.tokenizer_hash`)."""
+    chat_template_hash: str
 
     @property
     def size(self) -> int:
         """Number of audio tokens, `K × codebook_size`."""
         return self.num_codebooks * self.codebook_size
+
+    @property
+    def end(self) -> int:
+        """One past the last audio id: rows from here to `rows` are padding."""
+        return self.first_id + self.size
 
     @property
     def hash(self) -> str:
@@ -53,7 +68,7 @@ class AudioVocabulary:
 
     def tokens(self) -> list[str]:
         """Token strings in id order, `<|audio_K_CODE|>`."""
-        return [f"<|audio_{k}_{c}|>" for k in range(self.num_codebooks) for c in range(self.codebook_size)]
+        return audio_token_names(self.num_codebooks, self.codebook_size)
 
     def codes_to_ids(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Codes `(K, T)` to ids `(T × K,)`. Raises `ValueError` on a wrong `K` or a code out of range."""
@@ -87,8 +102,15 @@ class AudioVocabulary:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "AudioVocabulary":
         """Read back `to_dict`. Raises `ContractError` where the stored hash does not fit the fields."""
-        fields = {key: value for key, value in data.items() if key != "hash"}
-        vocabulary = cls(**fields)
+        given = {key: value for key, value in data.items() if key != "hash"}
+        known = {field.name for field in fields(cls)}
+        if given.keys() != known:
+            wrong = ", ".join([f"lacks {key}" for key in sorted(known - given.keys())] + sorted(given.keys() - known))
+            raise ContractError(
+                f"a stored vocabulary contract that {wrong}: written by another version of the project, or edited. Grow the base "
+                "model again with recipes/extend_vocabulary.py"
+            )
+        vocabulary = cls(**given)
         if "hash" in data and data["hash"] != vocabulary.hash:
             raise ContractError(
                 f"stored vocabulary hash {data['hash']} but its fields give {vocabulary.hash}: edited by hand?"
@@ -102,6 +124,11 @@ class AudioVocabulary:
                 f"{who} has codec fingerprint {fingerprint}, but the language model was grown for {self.codec_fingerprint}. Codes of one "
                 "codec mean nothing to a model of another: load the codec saved with the checkpoint, or tokenise and train again."
             )
+
+
+def audio_token_names(num_codebooks: int, codebook_size: int) -> list[str]:
+    """Token strings in id order, `<|audio_K_CODE|>`."""
+    return [f"<|audio_{k}_{c}|>" for k in range(num_codebooks) for c in range(codebook_size)]
 
 
 def digest(data: Any) -> str:

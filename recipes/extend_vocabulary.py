@@ -64,8 +64,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(ExtendArguments, argv, description=__doc__)
     import torch
 
-    from alm.checkpoint import grow_vocabulary, load_checkpoint, save_checkpoint
+    from alm.checkpoint import load_checkpoint, save_checkpoint
     from alm.data.example import DataError
+    from alm.growing import grow_vocabulary
     from alm.processing import AudioLanguageProcessor
     from codec.zoo import load_codec
 
@@ -100,7 +101,7 @@ def new_model(args: ExtendArguments) -> "tuple[PreTrainedModel, PreTrainedTokeni
     import yaml
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from alm.checkpoint import ROW_MULTIPLE
+    from alm.contract import ROW_MULTIPLE
     from alm.data.example import DataError
     from alm.tokenizer import read_texts, train_tokenizer
 

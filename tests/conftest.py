@@ -7,13 +7,14 @@ os.environ.update(
 )
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
+from alm.vocabulary import AudioVocabulary
 from codec.torchaudio_guard import ensure_torchaudio
 
 ensure_torchaudio()  # before anything imports Transformers
@@ -66,3 +67,33 @@ def toy_codec() -> ToyCodec:
 def make_toy_codec() -> type[ToyCodec]:
     """The class, for tests that need another size or fingerprint."""
     return ToyCodec
+
+
+def toy_vocabulary(
+    num_codebooks: int = 1, codebook_size: int = 64, text_ids: int = 40, spare: int = 5
+) -> AudioVocabulary:
+    """The contract of a model with `text_ids` text tokens (the last two stop and padding) and `spare` rows without a token."""
+    first = text_ids + 3
+    return AudioVocabulary(
+        codec_fingerprint="toy-codec-0001",
+        sampling_rate=24_000,
+        frame_rate=50.0,
+        num_codebooks=num_codebooks,
+        codebook_size=codebook_size,
+        first_id=first,
+        start_id=text_ids,
+        end_id=text_ids + 1,
+        placeholder_id=text_ids + 2,
+        stop_id=text_ids - 1,
+        pad_id=text_ids - 2,
+        rows=first + num_codebooks * codebook_size + spare,
+        tied=True,
+        tokenizer_hash="0" * 16,
+        chat_template_hash="0" * 16,
+    )
+
+
+@pytest.fixture
+def make_vocabulary() -> Callable[..., AudioVocabulary]:
+    """`toy_vocabulary`."""
+    return toy_vocabulary

@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
-from alm.checkpoint import LoadedCheckpoint, grow_vocabulary
+from alm.checkpoint import LoadedCheckpoint
+from alm.growing import grow_vocabulary
 from alm.processing import AudioLanguageProcessor
 from alm.tokenizer import train_tokenizer
 

@@ -16,7 +16,8 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from alm.checkpoint import grow_vocabulary, save_checkpoint
+from alm.checkpoint import save_checkpoint
+from alm.growing import grow_vocabulary
 from alm.processing import AudioLanguageProcessor
 from alm.tokenizer import train_tokenizer
 from codec import EntangleCodec, EntangleCodecConfig, EntangleCodecModel

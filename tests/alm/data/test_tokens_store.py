@@ -19,7 +19,7 @@ from alm.data.example import DataError
 from alm.data.tokens import TokenStore
 from alm.data.tokens_build import build_token_store
 from alm.data.tokens_format import Clip, StoreContract, content_key, read_shard, write_atomic, write_shard
-from alm.vocabulary import AudioVocabulary, ContractError
+from alm.vocabulary import ContractError
 from codec.audio import AudioError, read_audio, write_audio
 
 ToyCodec = Any  # tests/conftest.py
@@ -125,15 +125,13 @@ def test_another_codec_is_refused_with_both_fingerprints(store_path: Path) -> No
         TokenStore.open(store_path, "other-codec")
 
 
-def test_stored_order_is_the_language_models_order(store_path: Path) -> None:
+def test_stored_order_is_the_language_models_order(store_path: Path, make_vocabulary: Any) -> None:
     """Frame by frame, as `AudioVocabulary.codes_to_ids` flattens: a reader of the raw Arrow file needs no transposition."""
     store = TokenStore.open(store_path)
-    vocabulary = AudioVocabulary(
-        "toy-codec-0001", 24_000, 50.0, 2, 64, first_id=0, start_id=1, end_id=2, placeholder_id=3
-    )
+    vocabulary = make_vocabulary(2, 64)
     table = pyarrow.feather.read_table(store.shards[0].path)  # pandas, polars and duckdb read it the same way
     for row in table.to_pylist():
-        flat = np.array(row["codes"]) + 64 * (np.arange(len(row["codes"])) % 2)
+        flat = vocabulary.first_id + np.array(row["codes"]) + 64 * (np.arange(len(row["codes"])) % 2)
         assert np.array_equal(vocabulary.codes_to_ids(store.codes_by_key(row["key"])), flat)
 
 
