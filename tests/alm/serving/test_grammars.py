@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from alm.checkpoint import LoadedCheckpoint
+from alm.data.example import DataError
 from alm.generation.grammar import AudioGrammar, TurnState, text_ids
-from alm.serving.grammars import _numbers_below, ebnf, gbnf
+from alm.serving.grammars import _numbers_below, ebnf, gbnf, reply_grammar
 from alm.vocabulary import AudioVocabulary
 
 same_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -136,3 +137,18 @@ def test_sixteen_thousand_codes_stay_cheap(make_vocabulary: Callable[..., AudioV
     assert len(gbnf(grammar)) < 400 and len(gbnf(grammar).splitlines()) == 4
     assert len(ebnf(grammar)) < 120_000 and len(ebnf(grammar).splitlines()) == 4
     assert time.perf_counter() - start < 1
+
+
+def test_limits_in_seconds_are_kept(make_vocabulary: Callable[..., AudioVocabulary]) -> None:
+    grammar = reply_grammar(make_vocabulary(), min_seconds=0.58, max_seconds=1.01)
+    assert (grammar.min_frames, grammar.max_frames) == (29, 50)
+    assert reply_grammar(make_vocabulary(), min_seconds=0.57).min_frames == 29
+    assert reply_grammar(make_vocabulary(), min_seconds=0.0).min_frames == 1
+    for wrong in (
+        {"min_seconds": 2, "max_seconds": 1},
+        {"max_seconds": 0.01},
+        {"max_seconds": float("inf")},
+        {"spans": 0},
+    ):
+        with pytest.raises(DataError, match="a frame is 0.02 s"):
+            reply_grammar(make_vocabulary(), **wrong)
