@@ -5,18 +5,19 @@ Text is tokenised, audio is spliced in as ids (never through text), and what use
 
 import shutil
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
+from alm.audio_items import read_item
 from alm.contract import require_no_faults, template_faults
 from alm.data.example import Content, DataError, Message
 from alm.encoding import IGNORED, TextEncoder, TrainingIds, encode_pieces
 from alm.prompts import AUDIO_SPAN, Piece, render
 from alm.vocabulary import AudioVocabulary, ContractError
-from codec.audio import prepare, read_audio, read_header
 from codec.base import Codec, Codes, Waveform
 from codec.zoo import load_codec
 
@@ -32,7 +33,8 @@ class AudioLanguageProcessor(ProcessorMixin):
 
     `audio_vocabulary` is the contract (or its `to_dict`); `max_length` the longest sequence in tokens (None: no limit);
     `codec_reference` the folder or Hub id the codec is loaded from when first needed. Audio items of messages are
-    `{"type": "audio", ...}` with `path`, or `codes` `(K, T)`, or `audio` `(S,)` and `sampling_rate`.
+    `{"type": "audio", ...}` with `path`, `bytes`, `codes` `(K, T)`, `audio` `(S,)` and `sampling_rate`, or `audio` as a column of
+    `datasets` gives it.
     """
 
     def __init__(
@@ -70,23 +72,23 @@ class AudioLanguageProcessor(ProcessorMixin):
             )
         self._codec = codec
 
-    def _require_codec(self) -> Codec:
+    def require_codec(self) -> Codec:
+        """The codec; raises `ContractError` where none is known."""
         if self.codec is None:
             raise ContractError(
                 "this checkpoint names no codec; give one to load_checkpoint(path, codec=...) or set processor.codec"
             )
         return self.codec
 
-    def encode_audio(self, audio: Sequence[str | Path | Waveform]) -> list[Codes]:
-        """Codes `(K, T_i)` of files, or of waveforms `(S_i,)` at the codec's sampling rate.
+    def encode_audio(self, audio: Sequence[str | Path | Waveform | Content]) -> list[Codes]:
+        """Codes `(K, T_i)` of files, waveforms `(S_i,)` at the codec's sampling rate, or audio items of messages; one batch.
 
         Raises `AudioError` on a file that cannot be read, `LengthError` on one longer than the model takes.
         """
-        codec = self._require_codec()
+        codec = self.require_codec()
         rate = codec.sampling_rate
-        for item in audio:
-            self._check_seconds(read_header(item).seconds if isinstance(item, str | Path) else len(item) / rate, item)
-        return codec.encode([read_audio(x, rate) if isinstance(x, str | Path) else x for x in audio])
+        items = [{"audio": x, "sampling_rate": rate} if isinstance(x, np.ndarray) else x for x in audio]
+        return codec.encode([read_item(item, rate, self._check_seconds) for item in items])
 
     def decode_audio(self, ids: Sequence[int]) -> Waveform:
         """Waveform `(S,)` of audio ids, with or without the start and end token around them.
@@ -98,7 +100,7 @@ class AudioLanguageProcessor(ProcessorMixin):
         flat = flat[:-1] if flat[-1:] == [self.vocabulary.end_id] else flat
         if not flat:
             raise ValueError("no audio tokens to decode: the span is empty")
-        return self._require_codec().decode([self.vocabulary.ids_to_codes(flat)])[0]
+        return self.require_codec().decode([self.vocabulary.ids_to_codes(flat)])[0]
 
     # ---- conversations ---------------------------------------------------------------------------------------------
 
@@ -107,7 +109,13 @@ class AudioLanguageProcessor(ProcessorMixin):
 
         Raises `DataError` on a malformed conversation, `LengthError` on one longer than `max_length`.
         """
-        return self._encode(messages, add_generation_prompt).input_ids
+        return self.encode_conversations([messages], add_generation_prompt)[0]
+
+    def encode_conversations(
+        self, conversations: Sequence[Sequence[Message]], add_generation_prompt: bool = False
+    ) -> list[list[int]]:
+        """`encode_messages` of several: the audio of all is encoded in one batch."""
+        return [ids.input_ids for ids in self._encode(conversations, add_generation_prompt)]
 
     def training_ids(self, messages: Sequence[Message]) -> TrainingIds:
         """Ids and labels: what the assistant says is labelled, with its `<|im_end|>` and its audio's start and end tokens.
@@ -115,45 +123,38 @@ class AudioLanguageProcessor(ProcessorMixin):
         The ids before an answer equal `encode_messages` of the messages before it with `add_generation_prompt=True`.
         Raises as `encode_messages`, and `DataError` where the assistant says nothing.
         """
-        result = self._encode(messages, False)
+        result = self._encode([messages], False)[0]
         if all(label == IGNORED for label in result.labels):
             raise DataError("a conversation for training needs a message of the assistant, got none")
         return result
 
-    def _encode(self, messages: Sequence[Message], add_generation_prompt: bool) -> TrainingIds:
-        pieces = list(render(messages, add_generation_prompt))
-        spans = self._codes([piece.value for piece in pieces if isinstance(piece.value, dict)])
-        result = encode_pieces(pieces, spans, self._text, self.vocabulary)
-        if self.max_length is not None and len(result.input_ids) > self.max_length:
-            raise LengthError(
-                f"a conversation of {len(result.input_ids)} tokens, but at most {self.max_length} are accepted; shorten its audio or text"
-            )
-        return result
-
-    def _codes(self, items: list[Content]) -> list[Codes]:
-        """Codes of audio items in order, those without codes encoded in one batch."""
-        known: dict[int, Codes] = {}
-        waiting: dict[int, str | Path | Waveform] = {}
-        for index, item in enumerate(items):
-            if item.get("codes") is not None:
-                known[index] = np.asarray(item["codes"], dtype=np.int64)
-            elif item.get("path") is not None:
-                waiting[index] = item["path"]
-            elif item.get("audio") is not None and item.get("sampling_rate") is not None:
-                rate = self._require_codec().sampling_rate
-                waiting[index] = prepare(item["audio"], int(item["sampling_rate"]), rate)
-            else:
-                raise DataError(
-                    f"an audio item needs `path`, or `codes` (K, T), or `audio` (S,) with `sampling_rate`; got only {sorted(item)}"
+    def _encode(self, conversations: Sequence[Sequence[Message]], add_generation_prompt: bool) -> list[TrainingIds]:
+        rendered = [list(render(messages, add_generation_prompt)) for messages in conversations]
+        items = [[piece.value for piece in pieces if isinstance(piece.value, dict)] for pieces in rendered]
+        codes = iter(self._codes([item for some in items for item in some]))
+        spans = [list(islice(codes, len(some))) for some in items]
+        results = [
+            encode_pieces(pieces, some, self._text, self.vocabulary)
+            for pieces, some in zip(rendered, spans, strict=True)
+        ]
+        for result in results:
+            if self.max_length is not None and len(result.input_ids) > self.max_length:
+                raise LengthError(
+                    f"a conversation of {len(result.input_ids)} tokens, but at most {self.max_length} are accepted; "
+                    "shorten its audio or text"
                 )
-        if waiting:
-            known.update(zip(waiting, self.encode_audio(list(waiting.values())), strict=True))
-        return [known[index] for index in range(len(items))]
+        return results
 
-    def _check_seconds(self, seconds: float, item: Any) -> None:
+    def _codes(self, items: Sequence[Content]) -> list[Codes]:
+        """Codes of audio items in order, those without codes encoded in one batch."""
+        given = [None if item.get("codes") is None else np.asarray(item["codes"], dtype=np.int64) for item in items]
+        waiting = [item for item, codes in zip(items, given, strict=True) if codes is None]
+        encoded = iter(self.encode_audio(waiting) if waiting else [])
+        return [next(encoded) if codes is None else codes for codes in given]
+
+    def _check_seconds(self, seconds: float, name: str) -> None:
         tokens = seconds * self.vocabulary.frame_rate * self.vocabulary.num_codebooks
         if self.max_length is not None and tokens > self.max_length:
-            name = item if isinstance(item, str | Path) else "an array"
             raise LengthError(
                 f"{name}: {seconds:.1f} s of audio are {tokens:.0f} tokens, but the model takes {self.max_length}; split the audio"
             )
@@ -181,28 +182,29 @@ class AudioLanguageProcessor(ProcessorMixin):
         if not tokenize:
             texts = ["".join(_as_text(piece) for piece in render(c, add_generation_prompt)) for c in conversations]
             return texts if batched else texts[0]
-        rows = [self.encode_messages(c, add_generation_prompt) for c in conversations]
+        rows = self.encode_conversations(conversations, add_generation_prompt)
         features = self._features(rows if batched or return_tensors else rows[0], return_tensors)
         return features if return_dict else features["input_ids"]
 
     def __call__(
         self,
         text: str | list[str] | None = None,
-        audio: Sequence[str | Path | Waveform] | None = None,
+        audio: Sequence[str | Path | Waveform | Content] | None = None,
         sampling_rate: int | None = None,
         return_tensors: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Ids of rendered prompts, each `<|audio_pad|>` in them replaced by the ids of the next audio.
 
-        `text` is trusted (control tokens in it count): it comes from `apply_chat_template`. `audio` holds files, or waveforms `(S,)`
-        at `sampling_rate`, in the order of the placeholders over all texts. Raises `DataError` where their numbers differ.
+        `text` is trusted (control tokens in it count): it comes from `apply_chat_template`. `audio` holds files, waveforms `(S,)`
+        at `sampling_rate`, or values of a `datasets` column, in the order of the placeholders over all texts.
+        Raises `DataError` where their numbers differ.
         """
         if kwargs or text is None:
             raise TypeError(f"text is needed, and audio, sampling_rate, return_tensors accepted; got {sorted(kwargs)}")
         texts = [text] if isinstance(text, str) else text
         items: list[Content] = [
-            {"path": x} if isinstance(x, str | Path) else {"audio": x, "sampling_rate": sampling_rate}
+            {"audio": x, "sampling_rate": sampling_rate} if isinstance(x, np.ndarray) else _as_item(x)
             for x in audio or []
         ]
         rows = [self._text.encode([(t, True)]) for t in texts]
@@ -264,6 +266,10 @@ class AudioLanguageProcessor(ProcessorMixin):
 
 def _as_text(piece: Piece) -> str:
     return piece.value if isinstance(piece.value, str) else AUDIO_SPAN
+
+
+def _as_item(audio: str | Path | Content) -> Content:
+    return audio if isinstance(audio, dict) else {"path": audio}
 
 
 def _codec_folder(path: str | Path, revision: str | None) -> Path:

@@ -33,6 +33,8 @@ CHAT_TEMPLATE = (
 )
 
 MULTIPLE_CHOICE_PROMPT_ID = "mmar-authors"
+# the paper gives no wording; training on speech and sounds uses the same
+SPEECH_REQUEST, SOUND_REQUEST = "Say this: {}", "Make this sound: {}"
 
 
 def multiple_choice_prompt(question: str, choices: Sequence[str]) -> str:
@@ -92,3 +94,28 @@ def _content(message: Message, answer: bool) -> Iterator[Piece]:
             )
     if text:
         yield Piece("text", "".join(text), answer)
+
+
+def question_messages(question: str, audio: Content | None = None) -> list[Message]:
+    """A question, about the clip of an audio item where one is given."""
+    clip = [] if audio is None else [audio]
+    return [{"role": "user", "content": [*clip, {"type": "text", "text": question}]}]
+
+
+def speech_messages(text: str, voice: tuple[Content, str] | None = None) -> list[Message]:
+    """The request to speak a text. `voice`, an audio item and what is said in it, comes before as an example to go on like."""
+    before = [] if voice is None else [*_request(SPEECH_REQUEST, voice[1]), _spoken(voice[0])]
+    return [*before, *_request(SPEECH_REQUEST, text)]
+
+
+def sound_messages(caption: str) -> list[Message]:
+    """The request to make the sound of a caption."""
+    return _request(SOUND_REQUEST, caption)
+
+
+def _request(request: str, text: str) -> list[Message]:
+    return [{"role": "user", "content": [{"type": "text", "text": request.replace("{}", text)}]}]
+
+
+def _spoken(item: Content) -> Message:
+    return {"role": "assistant", "content": [item]}

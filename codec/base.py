@@ -51,3 +51,18 @@ class Codec(Protocol):
 
     def codebook_vectors(self) -> NDArray[np.float32] | None:
         """Codebook geometry `(K × codebook_size, D)` where it is meaningful (new embedding rows start from it), or None."""
+
+
+@runtime_checkable
+class WindowedCodec(Codec, Protocol):
+    """A codec whose decoding draws noise by position, so that a part of a clip can be decoded as part of the whole."""
+
+    def decode_window(self, codes: Codes, first_frame: int) -> Waveform:
+        """Waveform of codes `(K, T)` that begin at `first_frame` of their clip, with the noise that the whole clip would have there."""
+
+
+def decode_window(codec: Codec, codes: Codes, first_frame: int) -> Waveform:
+    """A part of a clip decoded by itself; a codec that draws no noise needs no position."""
+    if isinstance(codec, WindowedCodec):
+        return codec.decode_window(codes, first_frame)
+    return codec.decode([codes])[0]

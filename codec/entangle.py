@@ -139,6 +139,13 @@ class EntangleCodec:
                 raise ValueError(f"codes of shape (1, T) with T > 0 needed, got {clip.shape}")
         return self._in_batches(codes, lambda clip: clip.shape[1], decode_batch)
 
+    def decode_window(self, codes: Codes, first_frame: int) -> Waveform:
+        """Waveform `(T × 480,)` of codes `(1, T)` that begin at `first_frame` of their clip: its noise there, without its context."""
+        batch = torch.as_tensor(codes, device=self.model.device)[None]
+        with torch.inference_mode(), exact_float32():
+            values = self.model.decode(batch, first_frame=first_frame).audio_values
+        return values[0, 0].float().cpu().numpy()
+
     def codebook_vectors(self) -> NDArray[np.float32]:
         """Unit rows of the codebook `(codebook_size, D_quant)`."""
         rows: NDArray[np.float32] = self.model.quantizer.unit_codebook().detach().cpu().numpy()

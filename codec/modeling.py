@@ -164,6 +164,7 @@ class EntangleCodecModel(EntangleCodecPreTrainedModel, PreTrainedAudioTokenizerB
         guidance_scale: float | None = None,
         seeds: Sequence[int] | int = 0,
         vocode: bool | str = True,
+        first_frame: int = 0,
         **_: Any,
     ) -> EntangleCodecDecoderOutput:
         """Waveforms `(B, 1, T × hop)` of codes `(B, 1, T)`.
@@ -174,13 +175,14 @@ class EntangleCodecModel(EntangleCodecPreTrainedModel, PreTrainedAudioTokenizerB
             num_steps, guidance_scale: sampler (eq. 12); the config's by default.
             seeds: one seed for every clip, or one each.
             vocode: True for the vocoder, False for the mel alone, `"griffin_lim"` for debugging without a vocoder.
+            first_frame: where in their clips the codes begin; decides their noise.
         """
         if audio_codes.ndim != 3 or audio_codes.shape[1] != 1:
             raise ValueError(f"audio_codes of shape (B, 1, T) needed, got {tuple(audio_codes.shape)}")
         B, _one, T = audio_codes.shape
         vectors = self.quantizer.lookup(audio_codes[:, 0])
         seeds = [seeds] * B if isinstance(seeds, int) else seeds
-        z = noise(T, self.config.mel_spec.num_mel_bins, seeds, audio_codes.device)
+        z = noise(first_frame + T, self.config.mel_spec.num_mel_bins, seeds, audio_codes.device)[:, first_frame:]
         dtype = self.decoder.out.weight.dtype
         with torch.autocast(z.device.type, dtype=dtype, enabled=dtype in (torch.bfloat16, torch.float16)):
             mel = sample(

@@ -1,7 +1,7 @@
 """What may come next: codes of the right codebook inside an audio span, an end in time, only text outside.
 
-A span is `<|audio_start|>`, whole frames of `K` codes, codebook 0 first, and `<|audio_end|>`. The end may come after `min_frames` frames and
-must after `max_frames`, so that whatever a model's weights are, what it generates decodes and ends.
+A span is `<|audio_start|>`, whole frames of `K` codes, codebook 0 first, and `<|audio_end|>`. The end may come after `min_frames` frames
+and must after `max_frames`, so that whatever a model's weights are, what it generates decodes and ends.
 """
 
 from dataclasses import dataclass

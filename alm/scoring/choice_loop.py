@@ -12,7 +12,7 @@ from alm.data.example import Message
 from alm.encoding import IGNORED
 from alm.processing import AudioLanguageProcessor, LengthError
 from alm.prompts import multiple_choice_prompt
-from alm.scoring.answering import GreedyText
+from alm.scoring.answering import greedy_texts
 from alm.scoring.choices import bare_answer
 from alm.scoring.clips import Clips, require_clips
 from alm.scoring.item_log import ItemLog, Row
@@ -76,7 +76,6 @@ class ChoiceLoop:
         settings: LoopSettings,
     ) -> None:
         self.model, self.processor, self.paths, self.settings = model.eval(), processor, paths, settings
-        self.generate = GreedyText(model, processor.tokenizer, processor.vocabulary)
         self.problems: dict[str, str] = {}
         self._last: dict[Path, Codes] = {}  # codes of the batch before
 
@@ -161,7 +160,9 @@ class ChoiceLoop:
     def _answer(self, asked: Sequence[Asked]) -> dict[str, Answer]:
         answers = [Answer(prompt_tokens=len(question.ids)) for question in asked]
         if self.settings.generation and asked:
-            generated = self.generate([question.ids for question in asked], self.settings.max_new_tokens)
+            generated = greedy_texts(
+                self.model, self.processor, [question.ids for question in asked], self.settings.max_new_tokens
+            )
             answers = [
                 replace(answer, prediction=bare_answer(text, question.item.choices), generated=text, stopped=stopped)
                 for answer, question, (text, stopped) in zip(answers, asked, generated, strict=True)

@@ -35,7 +35,8 @@ def score_choices(model: PreTrainedModel, prompt_ids: Sequence[int], choices: Se
         raise ValueError("a non-empty prompt and at least one choice, each of at least one token, expected")
     cache = DynamicCache(config=model.config)
     prompt = torch.tensor([list(prompt_ids)], device=model.device)
-    output = model(input_ids=prompt, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    # the cache by position: Transformers 5.2x renamed its argument
+    output = model(prompt, None, None, cache, use_cache=True, logits_to_keep=1)
     first = output.logits[0, -1].float().log_softmax(-1)  # (V,): the first token of every choice
     sums = [float(first[choice[0]]) for choice in choices]
     longest = max(len(choice) for choice in choices)
@@ -58,12 +59,8 @@ def _rest_log_probabilities(
     inputs, targets, counted = rows[:, :-1], rows[:, 1:], real[:, 1:]
     past = torch.ones(len(choices), prefix, dtype=torch.bool, device=model.device)
     cache.batch_repeat_interleave(len(choices))
-    logits = model(
-        input_ids=inputs,
-        attention_mask=torch.cat([past, real[:, :-1]], dim=1).long(),
-        position_ids=torch.arange(prefix, prefix + longest - 1, device=model.device).expand(len(choices), -1),
-        past_key_values=cache,
-        use_cache=True,
-    ).logits  # (choices, longest - 1, V)
+    mask = torch.cat([past, real[:, :-1]], dim=1).long()
+    positions = torch.arange(prefix, prefix + longest - 1, device=model.device).expand(len(choices), -1)
+    logits = model(inputs, mask, positions, cache, use_cache=True).logits  # (choices, longest - 1, V)
     scores = logits.float().log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     return scores.masked_fill(~counted, 0.0).sum(-1)

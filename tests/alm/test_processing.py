@@ -88,21 +88,28 @@ def test_audio_reaches_the_ids_from_every_source(
     write_audio(tmp_path / "a.wav", wave, 24_000)
     as_float = (wave / 32768).astype(np.float32)
     codes = toy_codec.encode([as_float])[0]
+    packed = (tmp_path / "a.wav").read_bytes()
     sources: list[dict[str, Any]] = [
         {"path": str(tmp_path / "a.wav")},
         {"codes": codes},
         {"audio": as_float, "sampling_rate": 24_000},
+        {"audio": str(tmp_path / "a.wav")},  # Transformers' form
+        {"bytes": packed},
+        {"audio": {"bytes": packed, "path": "name/in/the/archive.wav"}},  # datasets' Audio(decode=False)
+        {"audio": {"array": as_float, "sampling_rate": 24_000, "path": None}},  # datasets' Audio()
     ]
     toy_codec.calls.clear()
     items = [{"type": "audio", **source} for source in sources]
     ids = processor.encode_messages([{"role": "user", "content": items}])
-    assert toy_codec.calls == [2]  # one batch, and nothing for what is encoded already
+    assert toy_codec.calls == [6]  # one batch, and nothing for what is encoded already
     span = [vocabulary.start_id, *vocabulary.codes_to_ids(codes).tolist(), vocabulary.end_id]
-    assert ids[-3 * len(span) - 2 : -2] == span * 3
+    assert ids[-7 * len(span) - 2 : -2] == span * 7
     np.testing.assert_array_equal(processor.decode_audio(span), toy_codec.decode([codes])[0])
     np.testing.assert_array_equal(processor.decode_audio(np.array(span[1:-1])), toy_codec.decode([codes])[0])
     rendered = processor.apply_chat_template([{"role": "user", "content": items}])
-    called = processor(text=rendered, audio=[str(tmp_path / "a.wav"), as_float, as_float], sampling_rate=24_000)
+    called = processor(
+        text=rendered, audio=[as_float] * 5 + [str(tmp_path / "a.wav"), sources[5]["audio"]], sampling_rate=24_000
+    )
     assert called["input_ids"] == ids and called["attention_mask"] == [1] * len(ids)
 
 
@@ -142,6 +149,9 @@ def test_nothing_is_cut(make_language_model: Callable[..., LoadedCheckpoint], tm
 
 def test_refusals(language_model: LoadedCheckpoint) -> None:
     processor = language_model.processor
+    address = {"type": "audio", "path": "https://example.org/a.wav"}
+    with pytest.raises(DataError, match="addresses are not fetched"):
+        processor.encode_messages([{"role": "user", "content": [address]}])
     with pytest.raises(DataError, match="got only"):
         processor.encode_messages([{"role": "user", "content": [{"type": "audio", "url": "x"}]}])
     with pytest.raises(DataError, match="message of the assistant"):

@@ -1,9 +1,9 @@
-import pytest
+from functools import partial
+
 import torch
 
 from alm.checkpoint import LoadedCheckpoint
-from alm.scoring.answering import GreedyText, end_ids
-from alm.vocabulary import ContractError
+from alm.scoring.answering import greedy_texts
 
 LENGTHS = [3, 40, 11, 1, 25]
 
@@ -33,7 +33,7 @@ def test_batched_answers_equal_single_ones_and_the_oracle(tiny: LoadedCheckpoint
     # the end of turn made likely, so that some answers end and others reach the limit
     with torch.no_grad():
         model.get_input_embeddings().weight[processor.tokenizer.eos_token_id] *= 2.0
-    answer = GreedyText(model, processor.tokenizer, processor.vocabulary)
+    answer = partial(greedy_texts, model, processor)
     given = prompts(tiny)
     together = answer(given, 12)
     assert together == [answer([prompt], 12)[0] for prompt in given]
@@ -47,21 +47,14 @@ def test_batched_answers_equal_single_ones_and_the_oracle(tiny: LoadedCheckpoint
 
 def test_only_text_is_generated(tiny: LoadedCheckpoint) -> None:
     model, processor = tiny
-    vocabulary = processor.vocabulary
-    answer = GreedyText(model, processor.tokenizer, vocabulary)
-    forbidden = answer.text_only[0].forbidden
-    assert forbidden[vocabulary.first_id : vocabulary.first_id + vocabulary.size].all()
-    assert forbidden[[vocabulary.start_id, vocabulary.end_id, vocabulary.placeholder_id]].all()
-    assert not forbidden[[*processor.tokenizer("a dog")["input_ids"], processor.tokenizer.eos_token_id]].any()
-    scores = answer.text_only[0](torch.zeros(1, 1), torch.zeros(1, model.config.vocab_size))
-    assert torch.equal(scores[0].isinf(), forbidden)
+    answer = partial(greedy_texts, model, processor)
     for text, _ in answer(prompts(tiny), 8):
         assert "<|audio" not in text
 
 
 def test_sampling_and_penalties_of_the_checkpoint_are_overridden(tiny: LoadedCheckpoint) -> None:
     model, processor = tiny
-    plain = GreedyText(model, processor.tokenizer, processor.vocabulary)(prompts(tiny), 10)
+    plain = greedy_texts(model, processor, prompts(tiny), 10)
     settings = {
         "do_sample": True,
         "temperature": 0.6,
@@ -71,13 +64,4 @@ def test_sampling_and_penalties_of_the_checkpoint_are_overridden(tiny: LoadedChe
     }
     for name, value in settings.items():
         setattr(model.generation_config, name, value)
-    assert GreedyText(model, processor.tokenizer, processor.vocabulary)(prompts(tiny), 10) == plain
-
-
-def test_an_end_of_turn_is_needed(tiny: LoadedCheckpoint) -> None:
-    model, processor = tiny
-    assert end_ids(model, processor.tokenizer) == [processor.tokenizer.eos_token_id]
-    model.generation_config.eos_token_id = None
-    processor.tokenizer.eos_token = None
-    with pytest.raises(ContractError, match="end-of-turn"):
-        GreedyText(model, processor.tokenizer, processor.vocabulary)
+    assert greedy_texts(model, processor, prompts(tiny), 10) == plain
