@@ -5,6 +5,7 @@ In `make check` the engines run that the `dev` extra brings; `make test-serving`
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +25,30 @@ import torch
 
 from alm.checkpoint import load_checkpoint
 from alm.generation.grammar import AudioGrammar, GrammarLogitsProcessor
+from alm.processing import AudioLanguageProcessor
 from alm.serving.grammars import ebnf, gbnf
 from alm.serving.messages import read_reply
+from codec.audio import read_header, write_audio
 
-NEW_TOKENS = 24
+ROOT = Path(__file__).parents[3]
+NEW_TOKENS = 24  # more than the longest reply
+BELL_FRAMES = 7  # of the reply to "Ring a bell."
 PROMPTS = ["audio to text", "text to audio", "audio to audio", "text to text"]
 
 
+@dataclass
+class Server:
+    """A server, called with a path and the fields of a request."""
+
+    url: str
+
+    def __call__(self, path: str, **body: Any) -> Any:
+        return _post(f"{self.url}{path}", body)
+
+
 @contextmanager
-def serving(served: Any, engine: str, tmp_path: Path, *flags: str, options: str = "") -> Iterator[Any]:
-    """A server started by `alm.serving.launch`, as a function that posts JSON to a path of it."""
+def serving(served: Any, engine: str, tmp_path: Path, *flags: str, options: str = "") -> Iterator[Server]:
+    """A server started by `alm.serving.launch`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -48,7 +64,7 @@ def serving(served: Any, engine: str, tmp_path: Path, *flags: str, options: str 
         while not _answers(f"http://127.0.0.1:{port}/health"):
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
             time.sleep(0.2)
-        yield lambda path, **body: _post(f"http://127.0.0.1:{port}{path}", body)
+        yield Server(f"http://127.0.0.1:{port}")
     finally:
         process.terminate()
         process.wait(60)
@@ -69,6 +85,16 @@ def _post(url: str, body: dict[str, Any]) -> Any:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         raise AssertionError(f"{error.code}: {error.read().decode()[:2000]}") from error
+
+
+def documented_client(checkpoint: str, url: str) -> str:
+    """The client of docs/serving.md, for a server of ours."""
+    (code,) = re.findall("```python\n(.*?)```", (ROOT / "docs/serving.md").read_text(encoding="utf-8"), re.DOTALL)
+    code, count = re.subn(
+        "^checkpoint, url = .*$", f"checkpoint, url = {checkpoint!r}, '{url}/v1'", code, flags=re.MULTILINE
+    )
+    assert count == 1
+    return str(code)
 
 
 def shown(served: Any, ids: list[int]) -> str:
@@ -102,7 +128,7 @@ def test_the_model_speaks(served: Any) -> None:
 
 
 @pytest.mark.slow
-def test_transformers_serve(served: Any, tmp_path: Path) -> None:
+def test_transformers_serve(served: Any, toy_codec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("uvicorn")
     pytest.importorskip("openai")
     with serving(served, "transformers", tmp_path, options="--device cpu") as post:
@@ -118,6 +144,12 @@ def test_transformers_serve(served: Any, tmp_path: Path) -> None:
             marked = served.processor.tokenizer.decode(ids)
             assert chat["choices"][0]["message"]["content"] == marked
             assert same_items(read_reply(plain["choices"][0]["text"], vocabulary), read_reply(marked, vocabulary))
+        served.processor.codec = toy_codec
+        monkeypatch.setattr(AudioLanguageProcessor, "from_pretrained", lambda _: served.processor)
+        monkeypatch.chdir(tmp_path)
+        write_audio("clip.wav", np.full(4800, 0.5, dtype=np.float32), 24_000)
+        exec(documented_client(str(served.folder), post.url), {})
+        assert read_header("reply.wav").frames == BELL_FRAMES * 480
 
 
 @pytest.mark.slow

@@ -150,5 +150,5 @@ def test_limits_in_seconds_are_kept(make_vocabulary: Callable[..., AudioVocabula
         {"max_seconds": float("inf")},
         {"spans": 0},
     ):
-        with pytest.raises(DataError, match="a frame is 0.02 s"):
+        with pytest.raises(DataError, match="a frame is"):
             reply_grammar(make_vocabulary(), **wrong)
