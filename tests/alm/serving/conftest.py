@@ -15,7 +15,6 @@ from alm.processing import AudioLanguageProcessor
 from alm.serving.messages import as_text
 
 DOG, BELL = np.array([[3, 17, 40, 9, 22, 60]]), np.array([[51, 8, 8, 33, 14, 2, 63]])
-NEW_TOKENS = 24
 
 
 def _audio(codes: Any) -> dict[str, Any]:
@@ -89,7 +88,7 @@ def _generate(folder: Path) -> Served:
     replies = {}
     for name, prompt in prompts.items():
         ids = torch.tensor([prompt.ids])
-        made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW_TOKENS, do_sample=False)
+        made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
         reply = made[0, ids.shape[1] :].tolist()
         replies[name] = (
             reply[: reply.index(processor.vocabulary.stop_id)] if processor.vocabulary.stop_id in reply else reply

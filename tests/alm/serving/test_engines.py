@@ -31,7 +31,7 @@ from alm.serving.messages import read_reply
 from codec.audio import read_header, write_audio
 
 ROOT = Path(__file__).parents[3]
-NEW_TOKENS = 24  # more than the longest reply
+NEW_TOKENS = 24  # as in conftest, more than the longest reply
 BELL_FRAMES = 7  # of the reply to "Ring a bell."
 PROMPTS = ["audio to text", "text to audio", "audio to audio", "text to text"]
 
@@ -242,7 +242,7 @@ def test_vllm(served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             assert _ids(post("/v1/chat/completions", vllm_xargs=xargs, **settings), vocabulary.stop_id) == expected
             structured = {"structured_outputs": {"grammar": ebnf(grammar)}}
             assert _ids(post("/v1/chat/completions", **structured, **settings), vocabulary.stop_id) == expected
-        with pytest.raises(AssertionError, match="400.*audio_min_second is unknown"):
+        with pytest.raises(AssertionError, match=r"400.*audio_min_second is unknown"):
             post("/v1/chat/completions", vllm_xargs={"audio_min_second": 1}, **settings)
 
 
