@@ -49,7 +49,7 @@ def load_checkpoint(
     Raises `ContractError`, which names every field that does not fit, with both sides and the cure.
     """
     folder = local_folder(path, revision)
-    base = local_folder(adapter_base(folder)) if is_adapter(folder) else folder
+    base = adapter_base(folder) if is_adapter(folder) else folder
     require_no_faults(examine(folder), str(path))
     processor = AudioLanguageProcessor.from_pretrained(base)
     processor.codec_device = device

@@ -7,7 +7,6 @@ It reads configurations, tokenizer and the headers of the weights, so 8B takes a
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from alm.adapters import ADAPTER_CONFIG, adapter_base, adapter_faults, is_adapter
+from alm.adapters import adapter_base, adapter_faults, is_adapter, read_config, weight_faults
 from alm.checkpoint_files import EMBEDDING, CheckpointFiles, local_folder
 from alm.contract import GROW_AGAIN, RESTORE, Facts, Fault, faults
 from alm.processing import CODEC_FOLDER
@@ -73,7 +72,7 @@ def checks(folder: Path) -> Iterator[Check]:
 
 def codec_check(folder: Path) -> Check:
     """Whether the codec saved with a checkpoint is the one that it was grown for; loads it."""
-    files = CheckpointFiles(local_folder(adapter_base(folder)) if is_adapter(folder) else folder)
+    files = CheckpointFiles(adapter_base(folder) if is_adapter(folder) else folder)
     reference = files.processor.get("codec_reference")
     if files.vocabulary is None or reference is None:
         cure = "give one at load: load_checkpoint(path, codec=…)"
@@ -112,12 +111,11 @@ def new_rows_check(folder: Path) -> Check:
 
 
 def _adapter_checks(folder: Path) -> Iterator[Check]:
-    base = local_folder(adapter_base(folder))
+    base = adapter_base(folder)
     yield from (Check(f"base: {name}", found) for name, found in checks(base))
     vocabulary = CheckpointFiles(base).vocabulary
     if vocabulary is not None:
-        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        yield Check("adapter", list(adapter_faults(config, vocabulary)))
+        yield Check("adapter", [*adapter_faults(read_config(folder), vocabulary), *weight_faults(folder, vocabulary)])
         if (folder / "processor_config.json").is_file():
             theirs = CheckpointFiles(folder).processor.get("audio_vocabulary", {}).get("hash")
             cure = "merge the adapter into the base it was trained on"

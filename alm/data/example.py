@@ -44,6 +44,25 @@ class DataError(ValueError):
     """A data set that cannot be used as it is: says which file and row, what was expected and what to do."""
 
 
+TRANSCRIPT, CAPTION = "transcript", "caption"
+"""What the text of a clip is: the words that are spoken in it, or a description of what is heard."""
+
+
+def clip_with_text(
+    example_id: str, source: str, audio: Content, text: str, kind: str, meta: dict[str, Any] | None = None
+) -> Example:
+    """A clip and its text (`kind`: `TRANSCRIPT` or `CAPTION`) as the simplest conversation: the clip, answered by the text.
+
+    `audio` is an audio item without its type: `{"path": …}`, `{"bytes": …}` (an encoded file's) or `{"key": …}` (of the token store).
+    `alm.data.tasks` makes of it what models are trained on: captioning, transcription, speaking, making the sound.
+    """
+    messages: list[Message] = [
+        {"role": "user", "content": [{"type": "audio", **audio}]},
+        {"role": "assistant", "content": [{"type": "text", "text": text}]},
+    ]
+    return Example(example_id, source, messages, {"kind": kind, **(meta or {})})
+
+
 def question_answer(audio: Path | str | None, question: str, answer: str) -> list[Message]:
     """Messages of the commonest conversation: one audio, one question, one answer."""
     content: list[Content] = [{"type": "audio", "path": str(audio)}] if audio is not None else []

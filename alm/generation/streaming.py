@@ -1,8 +1,9 @@
 """Audio while it is being generated: waveform chunks of a fixed length, each decoded with a bounded context around it.
 
-Decoding the whole span again at every chunk would cost quadratic time, and decoding chunks alone would be heard at their borders. Here each
-chunk is decoded with `left` and `right` frames around it that are thrown away, so that a chunk costs the same however long the sound
-becomes, and waits for `right` frames more than it emits. How near that comes to the offline decode is measured in docs/results.md.
+Decoding the whole span again at every chunk would cost quadratic time, and decoding chunks alone would be heard at their borders. Here
+each chunk is decoded with `left` and `right` frames around it, which are thrown away but for half a frame of cross-fade: a chunk costs the
+same however long the sound becomes, and waits for `right` frames more than it emits. How near that comes to the offline decode is
+measured by benchmarks/generation_speed.py.
 """
 
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ class StreamingDecoder:
         self.hop = round(codec.sampling_rate / codec.frame_rate)
         self._kept: Codes = np.zeros((codec.num_codebooks, 0), dtype=np.int64)
         self._kept_from = self._emitted = 0  # frames
+        self._fade = np.linspace(0, 1, self.hop // 2 if right else 0, dtype=np.float32)
+        self._before: Waveform | None = None  # how the chunk before goes on
 
     def push(self, codes: Codes) -> Iterator[Waveform]:
         """Take the next codes `(K, T)`, T ≥ 0; yields every chunk that has its context."""
@@ -56,11 +59,16 @@ class StreamingDecoder:
             raise ValueError(
                 f"the codec decodes {window.shape[1]} frames to {len(waveform)} samples, not {self.hop} a frame: it cannot be streamed"
             )
-        start = (self._emitted - first) * self.hop
+        start, end = ((self._emitted - first + n) * self.hop for n in (0, frames))
+        chunk, after = waveform[start:end].copy(), waveform[end : end + len(self._fade)]
+        if self._before is not None and len(self._before) == len(self._fade):  # half a frame of cross-fade: no click
+            chunk[: len(self._fade)] *= self._fade
+            chunk[: len(self._fade)] += self._before * (1 - self._fade)
+        self._before = after
         self._emitted += frames
         keep = max(0, self._emitted - self.left)
         self._kept, self._kept_from = self._kept[:, keep - self._kept_from :], keep
-        return waveform[start : start + frames * self.hop]
+        return chunk
 
 
 def stream_speech(

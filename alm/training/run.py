@@ -12,14 +12,16 @@ from typing import Any
 from alm.arguments import ConfigFileError
 from alm.data.example import DataError
 from alm.scoring.manifest import environment
+from alm.vocabulary import AudioVocabulary, ContractError
 
 MANIFEST = "manifest.json"
 """Written last: its presence means that the run is finished and the folder a complete checkpoint."""
 SEQUENCES = "sequences"
+ADAPTER = "adapter"
 TRAINING_LOG = "training_log.jsonl"
 
 
-def begin(output: Path, ranks: Any, overwrite: bool) -> str | None:
+def begin(output: Path, ranks: Any, overwrite: bool, resume: str = "auto") -> str | None:
     """Make `output`, cleared by one process first where `overwrite` says so; returns the checkpoint to go on from (`starting_point`).
 
     `ranks` is the `distributed_state` of the training arguments.
@@ -28,7 +30,7 @@ def begin(output: Path, ranks: Any, overwrite: bool) -> str | None:
         clear(output)
     ranks.wait_for_everyone()
     output.mkdir(parents=True, exist_ok=True)
-    return starting_point(output, "auto")
+    return starting_point(output, resume)
 
 
 def check_batch(wanted: int | None, training: Any) -> None:
@@ -61,6 +63,19 @@ def starting_point(output: Path, resume: str) -> str | None:
     return None if last is None else str(last)
 
 
+def require_same_contract(checkpoint: str | None, vocabulary: AudioVocabulary) -> None:
+    """Raise `ContractError`, with both hashes, where a run would go on from a checkpoint of another vocabulary contract."""
+    if checkpoint is None:
+        return
+    stored = json.loads((Path(checkpoint) / "processor_config.json").read_text(encoding="utf-8"))
+    known = AudioVocabulary.from_dict(stored["audio_vocabulary"])
+    if known != vocabulary:
+        raise ContractError(
+            f"{checkpoint} was trained with vocabulary {known.hash}, --model has {vocabulary.hash}: its rows would mean other tokens. Give "
+            "the model that the run began with, or --overwrite_output to train anew"
+        )
+
+
 def is_complete(checkpoint: str | None, max_steps: int) -> bool:
     """Whether a checkpoint has all its steps: the run ended between its last step and its manifest.
 
@@ -79,10 +94,11 @@ def write_log(output: Path, history: list[dict[str, Any]]) -> None:
 
 
 def clear(output: Path) -> None:
-    """Remove what an earlier run left: checkpoints, log, sequences and manifest; final weights are overwritten at the end."""
+    """Remove what an earlier run left: checkpoints, log, sequences, adapter and manifest; final weights are overwritten at the end."""
     for checkpoint in output.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-    shutil.rmtree(output / SEQUENCES, ignore_errors=True)
+    for name in (SEQUENCES, ADAPTER):  # an adapter of an earlier run would be taken for this one's
+        shutil.rmtree(output / name, ignore_errors=True)
     for name in (MANIFEST, TRAINING_LOG):
         (output / name).unlink(missing_ok=True)
 

@@ -9,16 +9,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import is_peft_model
 from datasets import Dataset
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import is_flash_attn_2_available
 from trl import SFTConfig, SFTTrainer
 
+from alm.adapters import merge, write_processor_file
+from alm.checkpoint import save_checkpoint
 from alm.data.example import DataError
 from alm.encoding import IGNORED
 from alm.processing import AudioLanguageProcessor
 from alm.training.attention import use_attention_by_document
-from alm.training.run import TRAINING_LOG
+from alm.training.run import ADAPTER, TRAINING_LOG
 
 
 @dataclass
@@ -88,10 +91,16 @@ class SequenceTrainer(SFTTrainer):
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write a complete checkpoint: weights, tokenizer, template, contract and codec."""
+        """Write a complete checkpoint: weights, tokenizer, template, contract and codec; of LoRA the adapter and the contract."""
         super().save_model(output_dir, _internal_call)
-        if self.args.should_save:
-            self.processor.save_pretrained(output_dir or self.args.output_dir)
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        if is_peft_model(self.model):
+            write_processor_file(self.processor, folder)
+            (folder / "README.md").unlink(missing_ok=True)  # peft's empty card
+        else:
+            self.processor.save_pretrained(folder)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: a card without evaluation would only mislead."""
@@ -123,7 +132,7 @@ class JsonLinesLog(TrainerCallback):
 
 
 def build_trainer(
-    model: PreTrainedModel,
+    model: Any,
     processor: AudioLanguageProcessor,
     sequences: Dataset,
     args: SequenceConfig,
@@ -131,6 +140,7 @@ def build_trainer(
 ) -> SequenceTrainer:
     """A trainer over `sequences` (columns `input_ids`, `labels`; none longer than `args.max_length`), packed by TRL.
 
+    `model`: a language model, all of whose weights are trained, or one wrapped by `alm.training.lora.with_lora`.
     `attention`: `auto` takes flash-attention 2 where it is installed for this device, else PyTorch's kernel document by document.
     Raises `DataError` where there is nothing to train on.
     """
@@ -153,12 +163,23 @@ def build_trainer(
 
 
 def save_final(trainer: SequenceTrainer) -> None:
-    """Write the trained model as a complete checkpoint into the trainer's output folder."""
+    """Write the trained model as a complete checkpoint into the trainer's output folder.
+
+    LoRA's adapter goes into `adapter/` of it and is merged into the trainer's model: the output folder is a plain checkpoint again.
+    """
+    output = Path(trainer.args.output_dir)
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.config.use_cache = True
     model.set_attn_implementation("sdpa")
-    trainer.save_model()
+    if is_peft_model(model):
+        trainer.save_model(str(output / ADAPTER))
+        merged = merge(model)
+        if trainer.is_world_process_zero():
+            save_checkpoint(merged, trainer.processor, output)
+    else:
+        trainer.save_model()
     if trainer.is_world_process_zero():
-        # a pickle; the manifest says it all
-        (Path(trainer.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+        for folder in (output, output / ADAPTER):
+            # a pickle; the manifest says it all
+            (folder / "training_args.bin").unlink(missing_ok=True)
     trainer.accelerator.wait_for_everyone()

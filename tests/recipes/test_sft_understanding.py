@@ -24,6 +24,9 @@ SCRIPT = ROOT / "recipes" / "sft_understanding.py"
 FAST = ["--learning_rate", "5e-3", "--max_length", "256", "--per_device_train_batch_size", "1", "--logging_steps", "1"]
 FAST += ["--gradient_checkpointing", "false", "--disable_tqdm", "true", "--warmup_steps", "0"]
 
+LORA = ["--max_steps", "8", "--save_steps", "3", "--save_total_limit", "9", "--lora_rank", "4", "--lora_dropout", "0.1"]
+LORA += ["--learning_rate", "3e-2"]
+
 
 @pytest.fixture(scope="session")
 def main() -> Any:
@@ -93,6 +96,53 @@ def test_the_same_command_goes_on_to_the_same_weights(
     assert (output / "manifest.json").is_file()
 
 
+@pytest.fixture(scope="module")
+def adapted(main: Any, workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole LoRA run of 8 steps with a checkpoint every 3."""
+    output = tmp_path_factory.mktemp("adapted") / "lm"
+    main(arguments(workshop, output, *LORA))
+    return output
+
+
+def test_lora_learns_and_ends_as_a_complete_checkpoint(workshop: Any, adapted: Path) -> None:
+    losses = [line["loss"] for line in log(adapted) if "loss" in line]
+    assert len(losses) == 8 and losses[-1] < losses[0] - 0.3
+    model, processor = load_checkpoint(adapted)
+    base, merged = weights(workshop.model), weights(adapted)
+    assert base.keys() == merged.keys() and processor.codec is not None and model.config.use_cache is True
+    embedding, start = "model.embed_tokens.weight", processor.vocabulary.start_id
+    assert torch.equal(merged[embedding][:start], base[embedding][:start])
+    assert not torch.equal(merged[embedding], base[embedding])
+    adapter = load_checkpoint(adapted / "adapter").model.state_dict()
+    for name, value in merged.items():
+        torch.testing.assert_close(adapter[name], value, atol=1e-6, rtol=0)
+    named = json.loads((adapted / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == str(workshop.model)
+    manifest = json.loads((adapted / "manifest.json").read_text())
+    assert manifest["lora"] == {"rank": 4, "alpha": 8, "dropout": 0.1}
+    assert 0 < manifest["parameters"]["trained"] < manifest["parameters"]["total"]
+    load_checkpoint(adapted / "checkpoint-6")
+
+
+@pytest.mark.parametrize("step", [3, 8])
+def test_lora_goes_on_to_the_same_weights(main: Any, workshop: Any, adapted: Path, tmp_path: Path, step: int) -> None:
+    output = interrupted(adapted, tmp_path / "lm", step)
+    main(arguments(workshop, output, *LORA))
+    assert same(output, adapted)
+    one, other = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (output, adapted))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    losses = [(line["step"], line["loss"]) for line in log(output) if "loss" in line]
+    assert losses == [(line["step"], line["loss"]) for line in log(adapted) if "loss" in line]
+
+
+def test_another_tuning_cannot_go_on(main: Any, workshop: Any, adapted: Path, tmp_path: Path) -> None:
+    output = interrupted(adapted, tmp_path / "lm", 3)
+    with pytest.raises(DataError, match=r"was trained with LoRA of rank 4, .*asks for full fine-tuning"):
+        main(arguments(workshop, output, "--max_steps", "8"))
+    main(arguments(workshop, output, "--max_steps", "2", "--overwrite_output"))
+    assert not (output / "adapter").exists()
+
+
 def test_a_finished_run_is_not_touched_unless_told(main: Any, workshop: Any, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="finished run"):
         main(arguments(workshop, trained, "--max_steps", "12"))
@@ -119,6 +169,9 @@ def test_dry_run_and_preview_write_nothing(
     assert "musicqa        12 rows, 12 examples; dropped: none" in out
     assert "12 of 24 examples; 0 too long, 0 without tokens" in out  # two and two questions about each of six clips
     assert "10,000 steps" in out and "1 rows × 256 tokens" in out and "float32 on 1 × cpu" in out and "GiB" in out
+    assert "parameters: full fine-tuning" in out
+    main(arguments(workshop, tmp_path / "lm", "--dry_run", "--lora_rank", "4"))
+    assert "parameters: LoRA of rank 4 and the new rows" in capsys.readouterr().out
     main(arguments(workshop, tmp_path / "lm", "--preview", "2"))
     out = capsys.readouterr().out
     assert out.count("⟦") == 2 and "(9 audio tokens)<|audio_end|>Which sound is 0?" in out
@@ -144,6 +197,8 @@ def test_refusals(main: Any, workshop: Any, tmp_path: Path, capsys: pytest.Captu
         ([*base, "--musicqa", "x.json"], "--musicqa and --musicqa_audio go together"),
         ([*base, *workshop.data(), "--learning_rat", "3"], "did you mean --learning_rate"),
         ([*base, *workshop.data(), "--packing", "false"], "trained packed"),
+        ([*base, *workshop.data(), "--lora_alpha", "8"], "need a --lora_rank"),
+        ([*base, *workshop.data(), "--lora_rank", "-1"], "need a --lora_rank"),
     ]:
         with pytest.raises(SystemExit) as exit_info:
             main(wrong)
@@ -166,9 +221,10 @@ except SystemExit:
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one_with_twice_the_batch(main: Any, workshop: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rank", ["0", "4"])
+def test_two_processes_equal_one_with_twice_the_batch(main: Any, workshop: Any, tmp_path: Path, rank: str) -> None:
     # an odd last row would be given to both processes
-    steps = ["--max_steps", "6", "--max_grad_norm", "0.5", "--dataloader_drop_last", "true"]
+    steps = ["--max_steps", "6", "--max_grad_norm", "0.5", "--dataloader_drop_last", "true", "--lora_rank", rank]
     main([*arguments(workshop, tmp_path / "one", *steps), "--per_device_train_batch_size", "2"])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}

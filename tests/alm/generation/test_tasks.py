@@ -94,7 +94,7 @@ def test_room_is_checked_before_anything_is_computed(make_language_model: Any) -
 def test_streaming_is_the_offline_decode(loaded: LoadedCheckpoint, chunk: int) -> None:
     chunks = list(stream_speech(*loaded, "a dog barks", seed=3, chunk=chunk, left=2, right=1, **SHORT))
     whole = speak(*loaded, "a dog barks", seed=3, **SHORT).waveform
-    np.testing.assert_array_equal(np.concatenate(chunks), whole)  # the toy codec decodes each frame by itself
+    np.testing.assert_allclose(np.concatenate(chunks), whole, atol=1e-6)  # the toy codec decodes each frame by itself
     assert all(len(one) == chunk * 480 for one in chunks[:-1])
 
 
@@ -144,14 +144,15 @@ def test_enough_context_is_exact_and_the_work_is_bounded(length: int, sizes: lis
     codes = np.random.default_rng(1).integers(0, 64, (1, length))
     whole = codec.decode([codes])[0]
     codec.longest = 0
-    stream, chunks, at = StreamingDecoder(codec, chunk=4, left=3, right=3), [], 0
+    stream = StreamingDecoder(codec, chunk=4, left=3, right=4)  # one frame more for the cross-fade
+    chunks, at = [], 0
     while at < length:
         size = sizes[at % len(sizes)]
         chunks += list(stream.push(codes[:, at : at + size]))
         at += size
     chunks += list(stream.flush())
-    np.testing.assert_allclose(np.concatenate(chunks), whole, rtol=1e-6)
-    assert codec.longest <= 4 + 3 + 3
+    np.testing.assert_allclose(np.concatenate(chunks), whole, rtol=1e-5)
+    assert codec.longest <= 4 + 3 + 4
     short = StreamingDecoder(codec, chunk=4, left=1, right=1)
     less = np.concatenate([*short.push(codes), *short.flush()])
     assert less.shape == whole.shape and (length < 5 or not np.allclose(less, whole))

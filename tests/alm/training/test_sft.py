@@ -11,9 +11,12 @@ import torch.nn.functional as F
 from datasets import Dataset
 from trl import SFTTrainer
 
-from alm.checkpoint import LoadedCheckpoint
+from alm.adapters import lora_config, new_rows
+from alm.checkpoint import LoadedCheckpoint, load_checkpoint, save_checkpoint
 from alm.data.example import DataError
+from alm.training.lora import require_same_tuning, with_lora
 from alm.training.sft import SequenceConfig, SequenceTrainer, build_trainer, save_final
+from alm.vocabulary import ContractError
 
 LENGTHS = (9, 14, 5, 20, 11, 7)
 
@@ -136,3 +139,115 @@ def test_nothing_to_train_on(language_model: LoadedCheckpoint, tmp_path: Path) -
     empty = Dataset.from_dict({"input_ids": [], "labels": []})
     with pytest.raises(DataError, match="no sequences"):
         build_trainer(*language_model, empty, config(tmp_path))
+
+
+def with_audio(loaded: LoadedCheckpoint) -> list[dict[str, list[int]]]:
+    """Documents in which every new row is heard and answered."""
+    rows = documents()
+    for number, token in enumerate(new_rows(loaded.processor.vocabulary)):
+        row = rows[number % len(rows)]
+        row["input_ids"] = [token, *row["input_ids"][:3], token]
+        row["labels"] = [-100] * 4 + [token]
+    return rows
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_lora_has_the_loss_and_gradients_of_plain_cross_entropy_and_trl(
+    make_language_model: Any, tmp_path: Path, tied: bool, checkpointing: bool
+) -> None:
+    loaded: LoadedCheckpoint = make_language_model(tied=tied)
+    args = config(tmp_path, per_device_train_batch_size=8, gradient_checkpointing=checkpointing)
+    model = with_lora(loaded.model, lora_config(loaded.processor.vocabulary, 4), "base", args)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:  # zero at first: their A would have no gradient
+            parameter.data.normal_(std=0.05, generator=generator)
+    rows = with_audio(loaded)
+    pairs = [(torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])) for row in rows]
+    losses = [
+        F.cross_entropy(model(input_ids=ids).logits[0, :-1], labels[0, 1:], reduction="sum", ignore_index=-100)
+        for ids, labels in pairs
+    ]
+    plain = sum(losses) / sum(int((labels[:, 1:] != -100).sum()) for _, labels in pairs)
+    plain.backward()
+    expected = gradient(model)
+    assert expected.numel() == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+    trainer = build_trainer(model, loaded.processor, Dataset.from_list(rows), args)
+    batch = next(iter(trainer.get_train_dataloader()))
+    # a GPU takes TRL's: it reads the head's weight, which must be the one with the trained rows
+    for compute in (SequenceTrainer.compute_loss, SFTTrainer.compute_loss):
+        model.zero_grad()
+        loss = compute(trainer, model, dict(batch))
+        loss.backward()
+        torch.testing.assert_close(loss, plain)
+        torch.testing.assert_close(gradient(model), expected, atol=1e-6, rtol=1e-4)
+
+
+def test_lora_ends_as_a_plain_checkpoint_with_its_adapter(language_model: LoadedCheckpoint, tmp_path: Path) -> None:
+    base, output = tmp_path / "base", tmp_path / "lm"
+    save_checkpoint(*language_model, base)
+    args = config(output, max_steps=30, save_strategy="steps", save_steps=20, learning_rate=1e-2)
+    model = with_lora(language_model.model, lora_config(language_model.processor.vocabulary, 4), str(base), args)
+    trainer = build_trainer(model, language_model.processor, Dataset.from_list(with_audio(language_model)), args)
+    trainer.train()
+    save_final(trainer)
+    lines = [json.loads(line) for line in (output / "training_log.jsonl").read_text().splitlines()]
+    assert lines[29]["loss"] < 0.5 * lines[0]["loss"]
+    assert not list(output.glob("adapter_*")) and not list(output.rglob("README.md"))
+    assert not (output / "training_args.bin").exists() and not (output / "adapter" / "training_args.bin").exists()
+    ids = torch.arange(50)[None]
+    ours, adapter, early = (
+        load_checkpoint(folder, check_codec=False).model(ids).logits
+        for folder in (output, output / "adapter", output / "checkpoint-20")
+    )
+    torch.testing.assert_close(ours, adapter, atol=1e-6, rtol=0)
+    assert (ours - early).abs().max() > 1e-3
+    named = json.loads((output / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == str(base)
+
+
+def test_loras_first_values_depend_on_the_seed_alone(make_language_model: Any, tmp_path: Path) -> None:
+    drawn = []
+    for seed, noise in ((1, 0), (1, 7), (2, 0)):
+        loaded = make_language_model()
+        torch.manual_seed(noise)
+        lora = lora_config(loaded.processor.vocabulary, 4)
+        model = with_lora(loaded.model, lora, "base", config(tmp_path, seed=seed))
+        drawn.append(torch.cat([p.flatten() for p in model.parameters() if p.requires_grad]))
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+def test_lora_that_cannot_work_is_refused(
+    language_model: LoadedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora = lora_config(language_model.processor.vocabulary, 4)
+    args = config(tmp_path)
+    args.fsdp = True
+    with pytest.raises(ContractError, match="ZeRO-3 and FSDP"):
+        with_lora(language_model.model, lora, "base", args)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ContractError, match="is an adapter"):
+        with_lora(language_model.model, lora, str(tmp_path), config(tmp_path))
+    monkeypatch.setattr("alm.training.lora.is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(ContractError, match="ZeRO-3 and FSDP"):
+        with_lora(language_model.model, lora, "base", config(tmp_path))
+
+
+def test_going_on_needs_the_same_tuning(language_model: LoadedCheckpoint, tmp_path: Path) -> None:
+    vocabulary = language_model.processor.vocabulary
+    model = with_lora(language_model.model, lora_config(vocabulary, 4), "base", config(tmp_path))
+    model.save_pretrained(tmp_path / "lora")
+    (tmp_path / "full").mkdir()
+    lora, full = str(tmp_path / "lora"), str(tmp_path / "full")
+    for checkpoint, wanted in ((None, lora_config(vocabulary, 8)), (lora, lora_config(vocabulary, 4)), (full, None)):
+        require_same_tuning(checkpoint, wanted, "base")
+    for checkpoint, wanted, base, message in (
+        (lora, lora_config(vocabulary, 8), "base", "rank 4, alpha 8.* asks for LoRA of rank 8, alpha 16"),
+        (lora, lora_config(vocabulary, 4), "other", "on base, .* on other"),
+        (lora, None, "base", "asks for full fine-tuning"),
+        (full, lora_config(vocabulary, 4), "base", "trained with full fine-tuning"),
+    ):
+        with pytest.raises(DataError, match=message):
+            require_same_tuning(checkpoint, wanted, base)
