@@ -15,13 +15,14 @@ LAUNCH2 := $(BIN)/accelerate launch --multi_gpu --num_processes 2 --num_cpu_thre
 export TOKENIZERS_PARALLELISM = false
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup demo test test-vocoder test-serving test-vllm check format clean-demo
+.PHONY: help setup demo test test-vocoder test-page test-serving test-vllm check format clean-demo
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    set up, then train and score a small audio language model that hears (about ten minutes on two CPU cores)"
 	@echo "make test    set up, then run the tests"
 	@echo "make test-vocoder  set up an environment with the vocos package, then run the tests that need it"
+	@echo "make test-page     set up an environment with Gradio and Playwright, then run the page's tests (Chromium must be there: apt-get install chromium)"
 	@echo "make test-serving  set up an environment with llama.cpp and xgrammar (compiles, minutes), then run the serving tests"
 	@echo "make test-vllm     set up an environment with vLLM for CPUs, then run the serving tests"
 	@echo "make check   format, lint, types and all tests, as CI does"
@@ -50,6 +51,12 @@ test-vocoder:
 	$(PYTHON) -m venv .venv-vocoder
 	.venv-vocoder/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[vocoder]' pytest hypothesis
 	OMP_NUM_THREADS=1 .venv-vocoder/bin/python -m pytest -q tests/codec/test_vocoder_adversarial.py tests/codec/test_vocoder.py tests/recipes/test_train_vocoder.py
+
+# the tests of the demo page, the one in a headless browser too, in an environment of its own: Gradio and Playwright are large
+test-page:
+	$(PYTHON) -m venv .venv-page
+	.venv-page/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[page]' pytest hypothesis playwright
+	OMP_NUM_THREADS=1 .venv-page/bin/python -m pytest -q tests/alm/test_page.py tests/alm/test_page_browser.py
 
 # the engines that `dev` does not bring; xgrammar without triton, a gigabyte that only its GPU kernels need
 test-serving:

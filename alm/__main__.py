@@ -5,6 +5,7 @@ from importlib import import_module
 
 COMMANDS = {
     "doctor": ("alm.doctor", "examine a checkpoint's folder: what does not fit, and the cure"),
+    "page": ("alm.page.__main__", "a page in the browser for one checkpoint: ask, speak, make a sound, codec round trip"),
 }
 
 

@@ -150,9 +150,13 @@ def write_audio(path: str | Path, waveform: ArrayLike, sampling_rate: int) -> No
     if path.suffix.lower() not in (".wav", ".flac"):
         raise AudioError(f"{path}: written are .wav and .flac, not '{path.suffix}'")
     samples = prepare(waveform, sampling_rate, sampling_rate)
-    pcm = np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(str(path), pcm, sampling_rate, subtype="PCM_16")
+    soundfile.write(str(path), pcm16(samples), sampling_rate, subtype="PCM_16")
+
+
+def pcm16(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Floats `(S,)` in steps of 1/32768, saturated at ±1."""
+    return np.clip(np.round(waveform * 32768.0), -32768, 32767).astype(np.int16)
 
 
 def _open(buffer: io.BytesIO, name: str) -> _Stream:
