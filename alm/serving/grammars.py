@@ -57,7 +57,7 @@ def ebnf(grammar: AudioGrammar) -> str:
 def gbnf(grammar: AudioGrammar) -> str:
     """The grammar for llama.cpp's `grammar`: codes as strings, start and end as ids.
 
-    In text `<|` never stands, so that no control or audio token can be spelled there. llama.cpp takes at most 2,000 repetitions.
+    In text `<|` never stands, so that no control or audio token can be spelled there.
     """
     voc = grammar.vocabulary
     frame = " ".join(f'"<|audio_{k}_" number "|>"' for k in range(voc.num_codebooks))
