@@ -28,8 +28,6 @@ from alm.vocabulary import (
 from codec.base import Codec
 
 Initialisation = Literal["codebook", "gaussian", "mean"]
-STATISTICS_ROWS = 8192
-"""Rows that are held in double precision at a time."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +197,13 @@ def fill_rows(weight: torch.Tensor, text_ids: int, vocabulary: AudioVocabulary, 
     weight[vocabulary.end :] = mean.to(weight.dtype)
 
 
-def _statistics(rows: torch.Tensor, at_once: int = STATISTICS_ROWS) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation `(D,)`, a slice at a time: a float copy of all of 8B's rows would take 2.5 GB."""
-    mean = torch.stack([part.double().sum(0) for part in rows.split(at_once)]).sum(0) / len(rows)
-    squares = torch.stack([(part.double() - mean).square().sum(0) for part in rows.split(at_once)]).sum(0)
+def _statistics(rows: torch.Tensor, at_once: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation `(D,)`, in double precision, in slices that fit a cache: several times as fast as large ones."""
+    mean, squares = torch.zeros(2, rows.shape[1], dtype=torch.float64, device=rows.device)
+    # running sums: with a list of them, their small buffers would keep the allocator from using the slices' memory again (1.2 GB at 0.6B)
+    for part in rows.split(at_once):
+        mean += part.double().sum(0)
+    mean /= len(rows)
+    for part in rows.split(at_once):
+        squares += (part.double() - mean).square().sum(0)
     return mean.float(), (squares / (len(rows) - 1)).sqrt().float()

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from alm.checkpoint_files import EMBEDDING, HEAD, CheckpointFiles
 from alm.contract import RESTORE
-from alm.growing import STATISTICS_ROWS, RowMap, check_growable, end_of
+from alm.growing import RowMap, check_growable, end_of
 from alm.vocabulary import ContractError
 from codec.base import Codec
 
@@ -86,8 +86,8 @@ class GrowthPlan:
 
     @property
     def work(self) -> int:
-        """Bytes for making the new rows: four float32 copies of them, or three float64 slices of the old ones."""
-        return self.width * max(4 * 4 * self.rows.size, 3 * 8 * STATISTICS_ROWS)
+        """Bytes for making the new rows: up to four float32 copies of them at a time."""
+        return 4 * 4 * self.rows.size * self.width
 
     @property
     def memory(self) -> int:
