@@ -40,7 +40,7 @@ class VocabularyArguments:
     shape: str = field(default="0.6B", metadata={"help": "size in benchmarks/qwen3.yaml"})
     repeats: int = field(default=3, metadata={"help": "paired repetitions"})
     folder: str | None = field(default=None, metadata={"help": "folder for the temporary files; default: the system's"})
-    memory_way: bool = field(default=True, metadata={"help": "measure growing in memory, too: 8B takes 18 GB for it"})
+    memory_way: bool = field(default=True, metadata={"help": "measure growing in memory, too"})
     step: str | None = field(
         default=None, metadata={"help": "do one step in this very process", "choices": ["make", "memory", "files"]}
     )
