@@ -7,6 +7,7 @@ from alm.arguments import run_main
 
 COMMANDS = {
     "doctor": ("alm.doctor", "examine a checkpoint's folder: what does not fit, and the cure"),
+    "serve": ("alm.serving.launch", "check a checkpoint's contract, then start an engine's server on it"),
     "page": ("alm.page.__main__", "a page in the browser for a checkpoint: ask, speak, make a sound, codec round trip"),
 }
 

@@ -84,9 +84,9 @@ COMMANDS: dict[str, Callable[[LaunchArguments, Path], list[str]]] = {
 }
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    args = parse_arguments(LaunchArguments, description=__doc__)
+    args = parse_arguments(LaunchArguments, argv, description=__doc__)
     command = [*COMMANDS[args.engine](args, check(args)), *shlex.split(args.options)]
     print(shlex.join(command), flush=True)
     if args.dry_run:
