@@ -21,18 +21,20 @@ from codec.mixing import Draws
 
 @dataclass
 class Source:
-    """Sequences of one data set (under one task) with its share in the mixture; None: the share of its size."""
+    """Sequences of one data set (under one task), and how much of the mixture they are: by weight (None: by size), or a fixed share."""
 
     name: str
     table: SequenceTable
     weight: float | None = None
+    share: float | None = None
 
 
 class PackedRows(torch.utils.data.Dataset[dict[str, Any]]):
     """`count` rows of at most `max_length` tokens from `sources`, mixed by their weights; columns as TRL's packed data sets have them.
 
-    A row holds sequences of one source; which ones share it is decided once (`alm.data.packing`). `weights`: either each source has one
-    or none has (then every row comes once an epoch). Raises `ValueError` on weights of some, and on empty sources.
+    A row holds sequences of one source; which ones share it is decided once (`alm.data.packing`). Either each source has a weight or none
+    has (then every row comes once a pass); sources with a `share` have that share of all rows, and the others what is left.
+    Raises `ValueError` on weights of some, shares that leave nothing, and on empty sources.
     """
 
     def __init__(
@@ -44,12 +46,10 @@ class PackedRows(torch.utils.data.Dataset[dict[str, Any]]):
         count: int | None = None,
         seed: int = 0,
     ) -> None:
-        given = [source.weight for source in sources if source.weight is not None]
-        if len(given) not in (0, len(sources)):
-            raise ValueError("give each source a weight, or none")
         self.sources, self.store, self.vocabulary = list(sources), store, vocabulary
         self.rows = [pack(source.table.lengths, max_length, seed) for source in sources]
-        self.draws = Draws([len(rows) for rows in self.rows], given or None, seed)
+        sizes = [len(rows) for rows in self.rows]
+        self.draws = Draws(sizes, _weights(self.sources, sizes), seed)
         self.count = len(self.draws) if count is None else count
         self._clip_ids = lru_cache(512)(self._read_clip)
 
@@ -89,6 +89,25 @@ class PackedRows(torch.utils.data.Dataset[dict[str, Any]]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._clip_ids = lru_cache(512)(self._read_clip)
+
+
+def _weights(sources: Sequence[Source], sizes: Sequence[int]) -> list[float] | None:
+    """Weights of all sources; None where each row is to come once."""
+    fixed = sum(source.share for source in sources if source.share is not None)
+    others = [(source.weight, size) for source, size in zip(sources, sizes, strict=True) if source.share is None]
+    given = [weight for weight, _ in others if weight is not None]
+    if len(given) not in (0, len(others)):
+        raise ValueError("give each source a weight, or none")
+    if not 0 <= fixed < 1 or any(source.share == 0 for source in sources):
+        raise ValueError(f"shares must be above 0 and leave something to the other sources, got {fixed:g} in all")
+    if not given and not fixed:
+        return None
+    whole = (sum(given) if given else sum(size for _, size in others)) / (1 - fixed)
+    by_size = zip(sources, sizes, strict=True)
+    return [
+        source.share * whole if source.share is not None else float(size) if source.weight is None else source.weight
+        for source, size in by_size
+    ]
 
 
 @dataclass

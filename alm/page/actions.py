@@ -17,9 +17,9 @@ from alm.checkpoint import LoadedCheckpoint
 from alm.data.example import DataError
 from alm.generation import Sampling, Sound
 from alm.generation.tasks import answers, prompt_ids
-from alm.page.pictures import Picture, spectrograms
 from alm.processing import AudioLanguageProcessor
 from alm.prompts import question_messages
+from alm.scoring.sound.spectrograms import Picture, spectrograms
 from codec.audio import pcm16, read_audio
 from codec.base import Waveform
 

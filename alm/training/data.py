@@ -33,6 +33,8 @@ class DataSet:
     files: tuple[str, ...] = ()
     task: str = AS_IT_IS
     weight: float | None = None
+    share: float | None = None
+    """A share of the rows that is kept whatever the others' weights."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,9 @@ def open_rows(
 ) -> PackedRows:
     """The packed and mixed rows of the tables that `write_tables` made; `count` of them, or one pass."""
     tables = [require_rows(SequenceTable(_place(folder, number))) for number in range(len(sets))]
-    sources = [Source(f"{one.name} {one.task}", table, one.weight) for one, table in zip(sets, tables, strict=True)]
+    sources = [
+        Source(f"{one.name} {one.task}", table, one.weight, one.share) for one, table in zip(sets, tables, strict=True)
+    ]
     return PackedRows(sources, store, processor.vocabulary, options.max_length, count, options.seed)
 
 

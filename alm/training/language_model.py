@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from alm.arguments import ConfigFileError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from peft import LoraConfig
 
     from alm.checkpoint import LoadedCheckpoint
@@ -58,6 +60,13 @@ class LanguageModelArguments:
         default="auto", metadata={"help": "auto (the last checkpoint of OUTPUT_DIR if there is one), true, or a folder"}
     )
     overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
+    samples: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "requests answered during training: speak=TEXT, sound=CAPTION, ask=QUESTION, ask=FILE|QUESTION"
+        },
+    )
+    samples_steps: int = field(default=500, metadata={"help": "steps between --samples; they are made at the end, too"})
     preview: int = field(default=0, metadata={"help": "print so many sequences, ⟦labelled parts⟧ marked, and exit"})
     dry_run: bool = field(default=False, metadata={"help": "read the data, print the plan, and exit"})
 
@@ -69,6 +78,34 @@ class LanguageModelArguments:
     def questions(self) -> int:
         """Most questions about a clip behind one copy of its audio."""
         return 1
+
+
+@dataclass
+class DataArguments(LanguageModelArguments):
+    """Flags of the recipes that take any data set of the catalogue."""
+
+    data: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "data sets, each NAME=PATH with its reader's options, its tasks and its weight behind commas: "
+            "libritts=DATA/LibriTTS,split=train-clean-100,tasks=speak+transcribe,weight=2 (recipes/list_data.py shows what there is)"
+        },
+    )
+    guard: list[str] = field(
+        default_factory=list, metadata={"help": "metadata files of test sets whose clips are kept out of training"}
+    )
+    replay: str | None = field(
+        default=None, metadata={"help": "text alone that keeps the model's language: JSON lines or a text file"}
+    )
+    replay_share: float = field(default=0.1, metadata={"help": "share of the rows that --replay has"})
+
+    def data_sets(self, usual: "Mapping[str, tuple[str, ...]]") -> "list[DataSet]":
+        """The data sets named, each under its tasks or the `usual` ones of its kind of text."""
+        from alm.data.leaks import LeakGuard
+        from alm.training.sources import data_sets
+
+        guard = LeakGuard.from_files(self.guard) if self.guard else None
+        return data_sets(self.data, usual, self.max_missing, guard, self.replay, self.replay_share)
 
 
 def trainer_arguments() -> type:
@@ -203,6 +240,12 @@ class LanguageModelRun:
 
         return plan(self.args, self.training, loaded.model, rows, report)
 
+    def _samples(self, loaded: "LoadedCheckpoint") -> Any:
+        from alm.training.samples import Request, Samples
+
+        requests = [Request.parse(value) for value in self.args.samples]
+        return Samples(requests, loaded.processor, self.output, self.training, self.args.samples_steps)
+
     def _train(
         self,
         loaded: "LoadedCheckpoint",
@@ -219,6 +262,8 @@ class LanguageModelRun:
         from alm.training.sft import build_trainer, save_final
 
         trainer = build_trainer(*loaded, rows, self.training, self.args.attention)
+        if self.args.samples:
+            trainer.add_callback(self._samples(loaded))
         parameters = ParameterCount.of(loaded.model)
         metrics = {} if finished else trainer.train(resume_from_checkpoint=checkpoint).metrics
         save_final(trainer)

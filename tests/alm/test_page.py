@@ -18,7 +18,7 @@ pytest.importorskip("matplotlib")  # in the extras dev and page
 
 from alm.page import __main__ as page
 from alm.page.actions import about, ask, longest_seconds, make, round_trip
-from alm.page.pictures import spectrograms
+from alm.scoring.sound.spectrograms import spectrograms
 
 
 @pytest.fixture
