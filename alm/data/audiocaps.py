@@ -18,7 +18,9 @@ from alm.data.parquet_rows import audio_of, is_parquet, parquet_rows
 
 COLUMNS = ["audiocap_id", "youtube_id", "start_time", "caption"]
 NAMES = tuple(
-    f"{prefix}{{id}}{rest}" for rest in ("", "_{start}", "_{start}_{end}", "_{ms}", "_{ms}_{ms_end}") for prefix in ("Y", "")
+    f"{prefix}{{id}}{rest}"
+    for rest in ("", "_{start}", "_{start}_{end}", "_{ms}", "_{ms}_{ms_end}")
+    for prefix in ("Y", "")
 )
 """Spellings of file names in use: with and without PANNs' Y, the start (and the end) in seconds or milliseconds."""
 Captions = Literal["all", "first"]
@@ -75,7 +77,9 @@ def times_of(start: str, path: Path, number: int, seconds: int = 10) -> dict[str
 
 
 def _of_parquet(name: Path | str, report: ReadReport, split: str) -> _Rows:
-    for found in parquet_rows(name, ["audio", "caption", "youtube_id"], report, split, optional=["audiocap_id", "start_time"]):
+    for found in parquet_rows(
+        name, ["audio", "caption", "youtube_id"], report, split, optional=["audiocap_id", "start_time"]
+    ):
         item = audio_of(found, report)
         if item is not None:
             for column in ("caption", "youtube_id"):

@@ -35,7 +35,11 @@ def examples(
     them as a list. `audio` is the folder of the clips (default: the folder `<CSV's stem>` beside it), `labels` the file of names
     (default: beside the CSV). `id` is `<file stem>:<row from 1>`. Raises `DataError` for a malformed row or an unknown label.
     """
-    rows = _of_parquet(path, report, split, config) if is_parquet(path) else _of_csv(Path(path), report, audio, split, labels)
+    rows = (
+        _of_parquet(path, report, split, config)
+        if is_parquet(path)
+        else _of_csv(Path(path), report, audio, split, labels)
+    )
     for example_id, video, names, item in rows:
         if not names:
             report.dropped["no label"] += 1
@@ -54,7 +58,9 @@ def segments(path: Path) -> Iterator[tuple[int, list[str]]]:
             rows = csv.reader((line for line in file if not line.startswith("#")), skipinitialspace=True, strict=True)
             for number, row in enumerate(rows, start=1):
                 if len(row) != 4 or not row[0]:
-                    raise DataError(f"{path}, row {number}: YTID, start_seconds, end_seconds, positive_labels expected, got {row}")
+                    raise DataError(
+                        f"{path}, row {number}: YTID, start_seconds, end_seconds, positive_labels expected, got {row}"
+                    )
                 yield number, row
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Check the path of the metadata file.") from error
@@ -73,7 +79,12 @@ def _of_csv(path: Path, report: ReadReport, audio: Path | str | None, split: str
         if unknown:
             raise DataError(f"{metadata}, row {number}: label {unknown[0]!r} is not in {names_file}")
         file = finder.find(id=video, **times_of(start, metadata, number))
-        yield f"{metadata.stem}:{number}", video, [names[code] for code in codes.split(",") if code], {"path": str(file)}
+        yield (
+            f"{metadata.stem}:{number}",
+            video,
+            [names[code] for code in codes.split(",") if code],
+            {"path": str(file)},
+        )
 
 
 def _of_parquet(name: Path | str, report: ReadReport, split: str, config: str | None) -> _Rows:

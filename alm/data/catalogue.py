@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from alm.data import (
     audiocaps,
@@ -35,37 +35,36 @@ class DataSet(NamedTuple):
     stated: str
 
 
+HUB = "huggingface.co/datasets"
 CATALOGUE: dict[str, DataSet] = {
     "musicqa": DataSet(
-        musicqa.examples, QUESTIONS, "MIT (card); audio of MusicCaps, MagnaTagATune, MTG-Jamendo under their own", "huggingface.co/datasets/mu-llama/MusicQA"
+        musicqa.examples, QUESTIONS, "MIT (card); audio under its sources' own", f"{HUB}/mu-llama/MusicQA"
     ),
     "clothoaqa": DataSet(
-        clothoaqa.examples, QUESTIONS, "not confirmed; audio under each sound's Freesound licence", "zenodo.org/records/6473207"
+        clothoaqa.examples, QUESTIONS, "not confirmed; audio under Freesound's licences", "zenodo.org/records/6473207"
     ),
     "compa_r": DataSet(
-        compa_r.examples, QUESTIONS, "not stated for the data (repository Apache-2.0); audio of YouTube", "github.com/Sreyan88/GAMA"
+        compa_r.examples, QUESTIONS, "not stated (repository Apache-2.0); audio of YouTube", "github.com/Sreyan88/GAMA"
     ),
-    "librispeech": DataSet(librispeech.examples, TRANSCRIPT, "CC BY 4.0", "huggingface.co/datasets/openslr/librispeech_asr"),
-    "libritts": DataSet(libritts.examples, TRANSCRIPT, "CC BY 4.0", "huggingface.co/datasets/mythicinfinity/libritts"),
-    "libritts_r": DataSet(libritts.examples, TRANSCRIPT, "CC BY 4.0", "huggingface.co/datasets/mythicinfinity/libritts_r"),
+    "librispeech": DataSet(librispeech.examples, TRANSCRIPT, "CC BY 4.0", f"{HUB}/openslr/librispeech_asr"),
+    "libritts": DataSet(libritts.examples, TRANSCRIPT, "CC BY 4.0", f"{HUB}/mythicinfinity/libritts"),
+    "libritts_r": DataSet(libritts.examples, TRANSCRIPT, "CC BY 4.0", f"{HUB}/mythicinfinity/libritts_r"),
     "audiocaps": DataSet(
-        audiocaps.examples, CAPTION, "MIT (file), for academic purposes only (README); audio of YouTube", "github.com/cdjkim/audiocaps"
+        audiocaps.examples, CAPTION, "MIT, for academic purposes only; audio of YouTube", "github.com/cdjkim/audiocaps"
     ),
-    "ifcaps": DataSet(
-        ifcaps.examples, CAPTION, "CC BY-NC-ND 4.0, gated", "huggingface.co/datasets/HKUSTAudio/AudioX-IFcaps"
-    ),
-    "audioset": DataSet(
-        audioset.examples, CAPTION, "CC BY 4.0 (labels); audio of YouTube", "huggingface.co/datasets/agkphysics/AudioSet"
-    ),
+    "ifcaps": DataSet(ifcaps.examples, CAPTION, "CC BY-NC-ND 4.0, gated", f"{HUB}/HKUSTAudio/AudioX-IFcaps"),
+    "audioset": DataSet(audioset.examples, CAPTION, "CC BY 4.0; audio of YouTube", f"{HUB}/agkphysics/AudioSet"),
     "wavcaps": DataSet(
-        wavcaps.examples, CAPTION, "CC BY 4.0 (card), academic use only; audio under its sources' own", "github.com/XinhaoMei/WavCaps"
+        wavcaps.examples, CAPTION, "academic use only; audio under its sources' own", "github.com/XinhaoMei/WavCaps"
     ),
-    "musicbench": DataSet(musicbench.examples, CAPTION, "CC BY-SA 3.0; audio of YouTube", "huggingface.co/datasets/amaai-lab/MusicBench"),
+    "musicbench": DataSet(
+        musicbench.examples, CAPTION, "CC BY-SA 3.0; audio of YouTube", f"{HUB}/amaai-lab/MusicBench"
+    ),
     "clotho": DataSet(
-        clotho.examples, CAPTION, "captions: non-commercial (Tampere University); audio under each sound's Freesound licence", "zenodo.org/records/4783391"
+        clotho.examples, CAPTION, "non-commercial; audio under Freesound's licences", "zenodo.org/records/4783391"
     ),
-    "folder": DataSet(folder.examples, "caption or transcript", "yours to know", "the data set's card"),
-}  # fmt: skip
+    "folder": DataSet(folder.examples, f"{CAPTION} or {TRANSCRIPT}", "see its card or owner", "not known here"),
+}
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,9 @@ def options_of(name: str) -> dict[str, Any]:
     reader = CATALOGUE[name].examples
     types = get_type_hints(reader)
     parameters = inspect.signature(reader).parameters.values()
-    return {parameter.name: types[parameter.name] for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+    return {
+        parameter.name: types[parameter.name] for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY
+    }
 
 
 def read_source(
@@ -124,13 +125,13 @@ def read_source(
 def _value(name: str, key: str, value: Any, accepted: Mapping[str, Any]) -> Any:
     if key not in accepted:
         raise DataError(f"{name} has no option {key!r}; it takes {', '.join(accepted)}")
-    kinds = get_args(accepted[key]) if get_origin(accepted[key]) in (Union, type(int | str)) else (accepted[key],)
-    choices = get_args(accepted[key]) if get_origin(accepted[key]) is Literal else ()
+    kind = accepted[key]
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
     if choices and value not in choices:
-        raise DataError(f"{name}: {key} must be one of {', '.join(map(str, choices))}, got {value!r}")
-    if float in kinds:
-        try:
-            return float(value)
-        except ValueError:
-            raise DataError(f"{name}: {key} must be a number, got {value!r}") from None
-    return value if choices else str(value)
+        raise DataError(f"{name}: {key} must be one of {', '.join(choices)}, got {value!r}")
+    if float not in get_args(kind):
+        return str(value)
+    try:
+        return float(value)
+    except ValueError:
+        raise DataError(f"{name}: {key} must be a number, got {value!r}") from None

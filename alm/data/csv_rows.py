@@ -30,9 +30,7 @@ def csv_rows(
                     )
                 yield number, dict(zip(header, fields, strict=True))
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}). Check the path of the metadata file."
-        ) from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Check the path of the metadata file.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not {encoding} (byte {error.start}). Convert the file first.") from error
     except csv.Error as error:

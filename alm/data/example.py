@@ -109,7 +109,10 @@ def keep_with_audio(
         return there
 
     for example in examples:
-        if all([is_there(path) for path in example.audio_paths()]):  # a list: every missing path is listed
+        there = [
+            is_there(path) for path in example.audio_paths()
+        ]  # every one is looked at, so that all that miss are listed
+        if all(there):
             report.examples += 1
             yield example
         else:

@@ -80,7 +80,9 @@ def _of_table(
         raise DataError(f"{table}: neither metadata.csv nor metadata.jsonl nor *.parquet in it")
     folder = Path(audio) if audio is not None else table.parent
     rows: Iterator[tuple[int, dict[str, Any]]] = (
-        csv_rows(table, delimiter="\t" if table.suffix == ".tsv" else ",") if table.suffix in (".csv", ".tsv") else json_rows(table)
+        csv_rows(table, delimiter="\t" if table.suffix == ".tsv" else ",")
+        if table.suffix in (".csv", ".tsv")
+        else json_rows(table)
     )
     for number, row in rows:
         report.rows += 1
@@ -92,7 +94,13 @@ def _of_table(
 
 
 def _of_parquet(
-    path: Path | str, report: ReadReport, split: str, config: str | None, audio_column: str, kind: Kind, text: str | None
+    path: Path | str,
+    report: ReadReport,
+    split: str,
+    config: str | None,
+    audio_column: str,
+    kind: Kind,
+    text: str | None,
 ) -> _Rows:
     wanted = (text,) if text else TEXT_COLUMNS[kind]
     for found in parquet_rows(path, [audio_column], report, split, config, optional=wanted):

@@ -38,7 +38,9 @@ def examples(path: Path | str, report: ReadReport, *, audio: Path | str | None =
     captions = sqlite3.connect("")  # a temporary file that goes with the connection
     try:
         captions.execute("CREATE TABLE caption (row TEXT, video TEXT, clip TEXT, text TEXT, used INTEGER DEFAULT 0)")
-        captions.executemany("INSERT INTO caption (row, video, clip, text) VALUES (?, ?, ?, ?)", _captions(files, report))
+        captions.executemany(
+            "INSERT INTO caption (row, video, clip, text) VALUES (?, ?, ?, ?)", _captions(files, report)
+        )
         captions.execute("CREATE INDEX by_clip ON caption (clip)")
         archives = sorted(folder.rglob("*.tar.gz"))
         if not archives:
@@ -82,7 +84,9 @@ def _clip(row: Row, video: str, file: Path, number: int) -> str:
     try:
         return f"{video}_{round(float(str(row['time']).partition('-')[0]) * 1000)}"
     except ValueError:
-        raise DataError(f"{file}, row {number}: 'time' must be '<start>-<end>' in seconds, got {row['time']!r}") from None
+        raise DataError(
+            f"{file}, row {number}: 'time' must be '<start>-<end>' in seconds, got {row['time']!r}"
+        ) from None
 
 
 def _key(name: str) -> str:
@@ -105,7 +109,7 @@ def _archived(archives: list[Path]) -> Iterator[tuple[str, Content]]:
                     data = members.extractfile(member) if member.isfile() and member.name.endswith(".mp3") else None
                     if data is not None:
                         yield Path(member.name).name, {"bytes": data.read(), "path": member.name}
-                    members.members = []  # tarfile keeps every member it has seen
+                    members.members = []  # type: ignore[attr-defined]  # tarfile keeps every member it has seen
         except (tarfile.TarError, EOFError, OSError) as error:
             raise DataError(f"{archive}: cannot be read ({error}); is the download whole?") from error
 
@@ -122,7 +126,9 @@ def _settle_untimed(captions: sqlite3.Connection, folder: Path) -> None:
 
 def _of_clip(captions: sqlite3.Connection, name: str, item: Content, report: ReadReport) -> Iterator[Example]:
     clip = _key(stem(name))
-    found = captions.execute("SELECT rowid, row, text FROM caption WHERE clip = ? AND NOT used ORDER BY rowid", (clip,)).fetchall()
+    found = captions.execute(
+        "SELECT rowid, row, text FROM caption WHERE clip = ? AND NOT used ORDER BY rowid", (clip,)
+    ).fetchall()
     for rowid, row, text in found:
         captions.execute("UPDATE caption SET used = 1 WHERE rowid = ?", (rowid,))
         yield clip_with_text(row, report.source, item, text, CAPTION, meta_of(youtube_of_name(clip), clip=clip))

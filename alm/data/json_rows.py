@@ -80,7 +80,9 @@ def _parse_list(path: Path, file: TextIO, text: str, position: int, whole: bool)
             more = file.read(max(_CHUNK, len(text) - position))
             if not more:
                 line = lines + text.count("\n", 0, error.pos)
-                raise DataError(f"{path}: not valid JSON at line {line} ({error.msg}); is the download whole?") from error
+                raise DataError(
+                    f"{path}: not valid JSON at line {line} ({error.msg}); is the download whole?"
+                ) from error
             lines += text.count("\n", 0, position)
             text, position = text[position:] + more, 0
             continue

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alm.data.example import Example, ReadReport
-from alm.data.leak_files import origins_of_file
+from alm.data.leak_files import read_clip_list
 from alm.data.origins import ORIGINS
 
 
@@ -28,19 +28,19 @@ class LeakGuard:
         origins: dict[str, str] = {}
         listed = []
         for file in map(Path, files):
+            test_set = read_clip_list(file)
             rows = named = 0
-            kinds: Counter[str] = Counter()
-            for found in origins_of_file(file):
+            new: Counter[str] = Counter()
+            for found in test_set.rows:
                 rows, named = rows + 1, named + bool(found)
-                kinds.update(origin.partition(":")[0] for origin in found if origin not in origins)
-                for origin in found:
-                    origins.setdefault(origin, file.name)
-            clips = ", ".join(f"{count:,} of {kind}" for kind, count in kinds.items()) or "none new"
-            listed.append(f"{file}: {named:,} of {rows:,} rows name their clip's origin; clips: {clips}")
+                new.update(origin.partition(":")[0] for origin in found if origin not in origins)
+                origins.update((origin, test_set.name) for origin in found if origin not in origins)
+            clips = ", ".join(f"{count:,} of {kind}" for kind, count in new.items()) or "none new"
+            listed.append(f"{test_set.name}: {named:,} of {rows:,} rows name their clip's origin; clips: {clips}")
         return cls(origins, listed)
 
     def keep(self, examples: Iterable[Example], report: ReadReport) -> Iterator[Example]:
-        """Pass on the examples whose clip is in no test set; count the others in `report.excluded`, by the test set's file."""
+        """Pass on the examples whose clip is in no test set; count the others in `report.excluded`, by test set."""
         for example in examples:
             origins = example.meta.get(ORIGINS, ())
             test_set = next((self.origins[origin] for origin in origins if origin in self.origins), None)

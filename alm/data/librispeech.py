@@ -44,7 +44,9 @@ def _of_disk(folder: Path, report: ReadReport, case: Case) -> Iterator[Example]:
             audio = {"path": str(transcripts.parent / f"{utterance}.flac")}
             yield from _example(utterance, audio, text, report, case)
     if not found:
-        raise DataError(f"{folder}: no *.trans.txt in it or below; the folder that LibriSpeech's archives unpack to is expected")
+        raise DataError(
+            f"{folder}: no *.trans.txt in it or below; the folder that LibriSpeech's archives unpack to is expected"
+        )
 
 
 def _of_parquet(name: Path | str, report: ReadReport, split: str, config: str | None, case: Case) -> Iterator[Example]:

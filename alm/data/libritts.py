@@ -46,10 +46,14 @@ def _of_disk(folder: Path, report: ReadReport, text: Text) -> Iterator[Example]:
             if utterance not in texts:
                 report.dropped[f"no {ending}"] += 1
                 continue
-            said = read_text(Path(parent) / f"{utterance}{ending}").removesuffix("\n")  # the file's line end, not the text's
+            said = read_text(Path(parent) / f"{utterance}{ending}").removesuffix(
+                "\n"
+            )  # the file's line end, not the text's
             yield from _example(utterance, {"path": str(Path(parent) / f"{utterance}.wav")}, said, report)
     if not report.rows:
-        raise DataError(f"{folder}: no *{ending} in it or below; the folder that LibriTTS's archives unpack to is expected")
+        raise DataError(
+            f"{folder}: no *{ending} in it or below; the folder that LibriTTS's archives unpack to is expected"
+        )
 
 
 def _of_parquet(name: Path | str, report: ReadReport, split: str, config: str | None, text: Text) -> Iterator[Example]:

@@ -17,7 +17,17 @@ from alm.data.origins import meta_of, youtube_of_name
 
 Captions = Literal["main", "alt", "both"]
 Split = Literal["train", "test_A", "test_B"]
-KEPT = ("location", "prompt_aug", "prompt_ch", "prompt_bt", "prompt_bpm", "prompt_key", "bpm", "key", "is_audioset_eval_mcaps")
+KEPT = (
+    "location",
+    "prompt_aug",
+    "prompt_ch",
+    "prompt_bt",
+    "prompt_bpm",
+    "prompt_key",
+    "bpm",
+    "key",
+    "is_audioset_eval_mcaps",
+)
 """Columns that go into an example's `meta`."""
 
 

@@ -43,7 +43,9 @@ def examples(
         if any(not message["content"][-1]["text"] for message in messages):
             report.dropped["empty question or answer"] += 1
             continue
-        meta = meta_of(youtube_of_name(audio_name), audio_name=audio_name)  # the clips of PretrainMusicQA are MusicCaps'
+        meta = meta_of(
+            youtube_of_name(audio_name), audio_name=audio_name
+        )  # the clips of PretrainMusicQA are MusicCaps'
         yield Example(f"{metadata.stem}:{number}", report.source, messages, meta)
 
 

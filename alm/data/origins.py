@@ -45,7 +45,7 @@ def freesound(sound_id: Any) -> list[str]:
 def clotho(file_name: str) -> list[str]:
     """The origin of a file of Clotho, by name: only for comparing, so without the blanks and entities that copies differ in."""
     name = unicodedata.normalize("NFC", html.unescape(stem(file_name)))
-    return [f"clotho:{' '.join(name.split()).casefold()}"]
+    return [f"clotho:{' '.join(name.split())}"]
 
 
 def librivox(utterance_id: str) -> list[str]:

@@ -30,11 +30,20 @@ class ParquetRow(NamedTuple):
 def is_parquet(path: Path | str) -> bool:
     """Whether a reader should look for Parquet: in a local folder that holds such files, or on the Hub where nothing lies at `path`."""
     local = Path(path)
-    return any(local.rglob("*.parquet")) if local.is_dir() else not local.exists() and local.suffix not in METADATA_SUFFIXES
+    return (
+        any(local.rglob("*.parquet"))
+        if local.is_dir()
+        else not local.exists() and local.suffix not in METADATA_SUFFIXES
+    )
 
 
 def parquet_rows(
-    name: Path | str, columns: Sequence[str], report: ReadReport, split: str, config: str | None = None, optional: Sequence[str] = ()
+    name: Path | str,
+    columns: Sequence[str],
+    report: ReadReport,
+    split: str,
+    config: str | None = None,
+    optional: Sequence[str] = (),
 ) -> Iterator[ParquetRow]:
     """Yield the rows of a split with `columns` and those of `optional` that are there; counts them in `report.rows`.
 
@@ -85,13 +94,21 @@ def shards(name: Path | str, split: str, config: str | None = None) -> list[str]
 
     local = Path(name).is_dir()
     try:
-        files = datasets.load_dataset_builder(str(Path(name).resolve()) if local else str(name), config).config.data_files
+        files = datasets.load_dataset_builder(
+            str(Path(name).resolve()) if local else str(name), config
+        ).config.data_files
     except (OSError, ValueError) as error:  # datasets' own errors are of these two kinds
-        raise DataError(f"{name}: no such file, and no data set that can be opened ({type(error).__name__}: {error})") from error
+        raise DataError(
+            f"{name}: no such file, and no data set that can be opened ({type(error).__name__}: {error})"
+        ) from error
     found = [str(file) for file in (files or {}).get(split, [])]
     other = next((file for file in found if not file.endswith(".parquet")), None)
     if not found or other is not None:
         splits = ", ".join(map(str, files or ())) or "no files"
-        what = f"its split {split} holds {other}, and Parquet is needed" if other else f"no split {split!r}; it has {splits}"
+        what = (
+            f"its split {split} holds {other}, and Parquet is needed"
+            if other
+            else f"no split {split!r}; it has {splits}"
+        )
         raise DataError(f"{name}: {what}")
     return found

@@ -52,13 +52,19 @@ def _of_part(
 ) -> Iterator[Example]:
     for number, row in json_rows(metadata, "data"):
         report.rows += 1
-        caption, clip, seconds = text_field(row, "caption", metadata, number), _id(row, metadata, number), row.get("duration")
+        caption, clip, seconds = (
+            text_field(row, "caption", metadata, number),
+            _id(row, metadata, number),
+            row.get("duration"),
+        )
         if not caption.strip():
             report.dropped["empty caption"] += 1
         elif max_seconds is not None and not (isinstance(seconds, int | float) and seconds <= max_seconds):
             report.dropped[f"longer than {max_seconds:g} seconds, or of unknown length"] += 1
         else:
-            meta = meta_of(_origins(name, clip), part=name, clip=clip, seconds=seconds, description=row.get("description"))
+            meta = meta_of(
+                _origins(name, clip), part=name, clip=clip, seconds=seconds, description=row.get("description")
+            )
             item = {"path": str(finder.find(id=stem(clip)))}
             yield clip_with_text(f"{name}:{clip}", report.source, item, caption, CAPTION, meta)
 
