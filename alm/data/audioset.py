@@ -41,8 +41,8 @@ def examples(
         else _of_csv(Path(path), report, audio, split, labels)
     )
     for example_id, video, names, item in rows:
-        if not names:
-            report.dropped["no label"] += 1
+        if not "".join(names).strip():
+            report.dropped["empty labels"] += 1
             continue
         meta = meta_of(youtube(video), youtube_id=video, labels=list(names))
         yield clip_with_text(example_id, report.source, item, ", ".join(names), CAPTION, meta)

@@ -75,17 +75,16 @@ def audio_of(found: ParquetRow, report: ReadReport, column: str = "audio") -> Co
     Raises `DataError` where the column holds something else.
     """
     value: Any = found.row[column]
-    if not value:
-        report.dropped[AUDIO_MISSING] += 1
-        report.missing_audio.append(found.id)
-        return None
-    if not isinstance(value, dict) or not {"bytes", "path"} & value.keys():
+    if value is not None and not (isinstance(value, dict) and {"bytes", "path"} & value.keys()):
         raise DataError(
             f"{found.shard}, row {found.number}: {column!r} must hold bytes and path, got {type(value).__name__}"
         )
-    if value.get("bytes"):
-        return {"bytes": value["bytes"], **({"path": value["path"]} if value.get("path") else {})}
-    return {"path": value["path"]}
+    item = {key: value[key] for key in ("bytes", "path") if value.get(key)} if value else {}
+    if not item:
+        report.dropped[AUDIO_MISSING] += 1
+        report.missing_audio.append(found.id)
+        return None
+    return item
 
 
 def shards(name: Path | str, split: str, config: str | None = None) -> list[str]:
