@@ -35,7 +35,7 @@ def examples(path: Path | str, report: ReadReport, *, audio: Path | str | None =
     if not files:
         raise DataError(f"{root}: no metadata/*.jsonl in it")
     folder = Path(audio) if audio is not None else (root if root.is_dir() else root.parent.parent) / "audio"
-    captions = sqlite3.connect("")  # a temporary file that goes with the connection
+    captions = sqlite3.connect("", check_same_thread=False)  # a temporary file; a reader may be drawn from in a thread
     try:
         captions.execute("CREATE TABLE caption (row TEXT, video TEXT, clip TEXT, text TEXT, used INTEGER DEFAULT 0)")
         captions.executemany(

@@ -40,7 +40,10 @@ class LeakGuard:
         return cls(origins, listed)
 
     def keep(self, examples: Iterable[Example], report: ReadReport) -> Iterator[Example]:
-        """Pass on the examples whose clip is in no test set; count the others in `report.excluded`, by test set."""
+        """Pass on the examples whose clip is in no test set; count the others in `report.excluded`, by test set.
+
+        A clip of several test sets counts under the one whose file was given first.
+        """
         for example in examples:
             origins = example.meta.get(ORIGINS, ())
             test_set = next((self.origins[origin] for origin in origins if origin in self.origins), None)

@@ -96,7 +96,7 @@ def shards(name: Path | str, split: str, config: str | None = None) -> list[str]
         files = datasets.load_dataset_builder(
             str(Path(name).resolve()) if local else str(name), config
         ).config.data_files
-    except (OSError, ValueError) as error:  # datasets' own errors are of these two kinds
+    except (OSError, ValueError, RuntimeError) as error:  # not there, no such configuration, a loading script
         raise DataError(
             f"{name}: no such file, and no data set that can be opened ({type(error).__name__}: {error})"
         ) from error

@@ -26,7 +26,18 @@ def audiocaps_test(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "form", ["audiocaps", "audioset", "ifcaps", "wavcaps_audioset", "parquet_audiocaps", "ifcaps_archive"]
+    "form",
+    [
+        "audiocaps",
+        "audioset",
+        "ifcaps",
+        "wavcaps_audioset",
+        "parquet_audiocaps",
+        "parquet_audioset",
+        "ifcaps_archive",
+        "compa_r",
+        "musicqa",
+    ],
 )
 def test_one_video_is_one_clip_in_every_data_set(form: str, tmp_path: Path, write: dict[str, Any]) -> None:
     guard = LeakGuard.from_files([audiocaps_test(tmp_path)])
