@@ -96,14 +96,18 @@ def read_bytes(path: str | Path) -> bytes:
     return data
 
 
-def read_header(path: str | Path) -> AudioHeader:
-    """Length, rate and channels from the header alone. Raises `AudioError` where the file is not audio."""
-    if not Path(path).is_file() or not Path(path).stat().st_size:
-        read_bytes(path)  # raises with the reason
+def read_header(source: str | Path | bytes, name: str = "") -> AudioHeader:
+    """Length, rate and channels from the header alone, of a file or of a file's bytes (which errors call `name`).
+
+    Raises `AudioError` where it is not audio.
+    """
+    name = name or ("audio bytes" if isinstance(source, bytes) else str(source))
+    if not isinstance(source, bytes) and (not Path(source).is_file() or not Path(source).stat().st_size):
+        read_bytes(source)  # raises with the reason
     try:
-        info = soundfile.info(str(path))
+        info = soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else str(source))
     except (soundfile.LibsndfileError, TypeError) as error:
-        raise AudioError(f"{path}: not an audio file ({error}); {_ACCEPTED}") from error
+        raise AudioError(f"{name}: not an audio file ({error}); {_ACCEPTED}") from error
     return AudioHeader(info.frames if info.frames < _UNKNOWN else -1, info.samplerate, info.channels)
 
 
