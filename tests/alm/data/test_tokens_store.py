@@ -18,7 +18,9 @@ from alm.data.audio_files import find_audio
 from alm.data.example import DataError
 from alm.data.tokens import TokenStore
 from alm.data.tokens_build import build_token_store
-from alm.data.tokens_format import Clip, StoreContract, content_key, read_shard, write_atomic, write_shard
+from alm.data.tokens_files import write_atomic
+from alm.data.tokens_format import Clip, StoreContract, content_key
+from alm.data.tokens_tables import read_shard, write_shard
 from alm.vocabulary import ContractError
 from codec.audio import AudioError, read_audio, write_audio
 
