@@ -136,13 +136,13 @@ class TokenStore:
         moved is still found. A file that is gone is known by its path. Raises `DataError` where the content is not in the store.
         """
         path = Path(audio_path)
-        known = self._source_of(path)
+        known = self._source_of(str(audio_path))
         try:
             stat = path.stat()
         except OSError:
             if known is None:
                 raise DataError(
-                    f"{path}: no such file, and token store {self.folder} does not know this path"
+                    f"{audio_path}: no such file, and token store {self.folder} does not know this path"
                 ) from None
             return known.key
         if known is not None and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
@@ -188,9 +188,9 @@ class TokenStore:
             self._sources = read_sources(self.folder / name) if name else SourceTable()
         return self._sources
 
-    def _source_of(self, path: Path) -> Source | None:
+    def _source_of(self, path: str) -> Source | None:
         # by the path from the store to the file, or, for rows and archives of others, by the name as it stands
-        for name in (item_name(path, self.folder), str(path)):
+        for name in (item_name(path, self.folder), path):
             source = self.sources().find(name)
             if source is not None and source.key in self:
                 return source
