@@ -3,7 +3,8 @@
     python benchmarks/tokenize_kills.py --codec CODEC --audio DIR --output DIR [--kills 20] [--ranks 2]
 
 Each kill hits every process of the launch, at a moment drawn from the time that a whole run works on its store (loading Python and the
-codec comes before and is no sport). A store that got finished before its kill is compared and started anew. Prints one line a kill and stops with an error at the first difference.
+codec comes before and is no sport). A store that got finished before its kill is compared and started anew. Prints one line a kill and
+stops with an error at the first difference.
 """
 
 import hashlib
