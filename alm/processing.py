@@ -15,7 +15,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from alm.audio_items import read_item
 from alm.contract import require_no_faults, template_faults
 from alm.data.example import Content, DataError, Message
-from alm.encoding import IGNORED, TextEncoder, TrainingIds, encode_pieces
+from alm.encoding import IGNORED, TextEncoder, TrainingIds, encode_pieces, with_labels
 from alm.prompts import AUDIO_SPAN, Piece, render
 from alm.vocabulary import AudioVocabulary, ContractError
 from codec.base import Codec, Codes, Waveform
@@ -52,7 +52,7 @@ class AudioLanguageProcessor(ProcessorMixin):
         self.max_length, self.codec_reference = max_length, codec_reference
         self.codec_device = "cpu"
         self._codec: Codec | None = None
-        self._text = TextEncoder(tokenizer)
+        self.text_encoder = TextEncoder(tokenizer)
         require_no_faults(template_faults(self.chat_template, self.vocabulary), "the processor")
 
     # ---- codec -----------------------------------------------------------------------------------------------------
@@ -131,10 +131,11 @@ class AudioLanguageProcessor(ProcessorMixin):
     def _encode(self, conversations: Sequence[Sequence[Message]], add_generation_prompt: bool) -> list[TrainingIds]:
         rendered = [list(render(messages, add_generation_prompt)) for messages in conversations]
         items = [[piece.value for piece in pieces if isinstance(piece.value, dict)] for pieces in rendered]
-        codes = iter(self._codes([item for some in items for item in some]))
-        spans = [list(islice(codes, len(some))) for some in items]
+        codes = self._codes([item for some in items for item in some])
+        flat = (self.vocabulary.codes_to_ids(one).tolist() for one in codes)
+        spans = [list(islice(flat, len(some))) for some in items]
         results = [
-            encode_pieces(pieces, some, self._text, self.vocabulary)
+            with_labels(encode_pieces(pieces, some, self.text_encoder, self.vocabulary))
             for pieces, some in zip(rendered, spans, strict=True)
         ]
         for result in results:
@@ -207,7 +208,7 @@ class AudioLanguageProcessor(ProcessorMixin):
             {"audio": x, "sampling_rate": sampling_rate} if isinstance(x, np.ndarray) else _as_item(x)
             for x in audio or []
         ]
-        rows = [self._text.encode([(t, True)]) for t in texts]
+        rows = [self.text_encoder.encode([(t, True)]) for t in texts]
         wanted = sum(row.count(self.vocabulary.placeholder_id) for row in rows)
         if wanted != len(items):
             raise DataError(f"{wanted} audio placeholders in the text, but {len(items)} pieces of audio given")

@@ -3,8 +3,8 @@
     python benchmarks/tokenize_kills.py --codec CODEC --audio DIR --output DIR [--kills 20] [--ranks 2]
 
 Each kill hits every process of the launch, at a moment drawn from the time that a whole run works on its store (loading Python and the
-codec comes before and is no sport). A store that got finished before its kill is compared and started anew. Prints one line a kill and
-stops with an error at the first difference.
+codec comes before and is no sport). A run that is over before its kill does not count: its store is compared, and another begun. Prints one
+line a run and stops with an error at the first difference.
 """
 
 import hashlib
@@ -47,28 +47,27 @@ def main(argv: list[str] | None = None) -> None:
     duration = time.monotonic() - begun
     reference, clips = digest(output / "whole"), len(TokenStore.open(output / "whole"))
     print(f"uninterrupted: {clips} clips in {duration:.1f} s, digest of all files {reference}", flush=True)
-    rng, finished, store = random.Random(args.seed), 0, output / "killed"
-    for kill in range(args.kills):
+    rng, kills, finished, store = random.Random(args.seed), 0, 0, output / "killed"
+    while kills < args.kills:
         process = start(args, store)
         wait_for_work(process, store)
         moment = rng.uniform(0, duration)
         time.sleep(moment)
         over = process.poll() is not None
         kill_all(process)
+        kills += not over
         left = sum(path.is_file() for path in store.rglob(".tmp-*"))
         kept = len(TokenStore.open(store)) if (store / "store.json").is_file() else 0
-        print(
-            f"kill {kill + 1} at {moment:.1f} s: {kept} clips kept, {left} temporary files{', was over' * over}",
-            flush=True,
-        )
-        if over or kill == args.kills - 1:
+        what = "over before its kill" if over else f"kill {kills}"
+        print(f"{what} at {moment:.1f} s: {kept} clips kept, {left} temporary files", flush=True)
+        if over or kills == args.kills:
             finish(start(args, store))
             found = digest(store)
             if found != reference:
-                raise DataError(f"kill {kill + 1}: {store} has digest {found}, the uninterrupted store {reference}")
+                raise DataError(f"{store} has digest {found}, the uninterrupted store {reference}")
             finished += 1
             shutil.rmtree(store)
-    print(f"{args.kills} kills, {finished} finished stores: all with digest {reference}, no other file")
+    print(f"{kills} kills, {finished} finished stores: all with digest {reference}, no other file")
 
 
 def start(args: KillArguments, store: Path) -> "subprocess.Popen[bytes]":

@@ -29,6 +29,7 @@ class SpeedArguments:
     work: str = field(metadata={"help": "folder for clips and stores"})
     codec: str | None = field(default=None, metadata={"help": "folder of an EntangleCodec; none: lookups alone"})
     clips: int = field(default=200, metadata={"help": "clips of mixed lengths"})
+    frames_per_batch: int = field(default=1_024, metadata={"help": "the recipe's on a CPU"})
     repeats: int = field(default=3, metadata={"help": "paired repetitions"})
     keys: list[int] = field(default_factory=lambda: [10_000, 100_000, 1_000_000], metadata={"help": "stores' sizes"})
     opened: str | None = field(
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         from codec import EntangleCodec
 
         codec = EntangleCodec.from_pretrained(args.codec)
+        codec.frames_per_batch = args.frames_per_batch
         paths = make_clips(work / "clips", args.clips)
         compare(codec, paths, work / "store", args.repeats)
         shares(codec, paths)
@@ -82,11 +84,11 @@ def make_clips(folder: Path, clips: int) -> list[Path]:
 
 
 def build(codec: "EntangleCodec", paths: Sequence[Path], store: Path) -> float:
-    """Hours of audio."""
+    """Hours of audio, in batches of the codec's own limit."""
     from alm.data.tokens_build import build_token_store
 
     shutil.rmtree(store, ignore_errors=True)
-    return build_token_store(paths, codec, store, progress=False).hours
+    return build_token_store(paths, codec, store, frames_per_batch=codec.frames_per_batch, progress=False).hours
 
 
 def compare(codec: "EntangleCodec", paths: Sequence[Path], store: Path, repeats: int) -> None:

@@ -96,14 +96,18 @@ def read_bytes(path: str | Path) -> bytes:
     return data
 
 
-def read_header(path: str | Path) -> AudioHeader:
-    """Length, rate and channels from the header alone. Raises `AudioError` where the file is not audio."""
-    if not Path(path).is_file() or not Path(path).stat().st_size:
-        read_bytes(path)  # raises with the reason
+def read_header(source: str | Path | bytes, name: str = "") -> AudioHeader:
+    """Length, rate and channels from the header alone, of a file or of a file's bytes (which errors call `name`).
+
+    Raises `AudioError` where it is not audio.
+    """
+    name = name or ("audio bytes" if isinstance(source, bytes) else str(source))
+    if not isinstance(source, bytes) and (not Path(source).is_file() or not Path(source).stat().st_size):
+        read_bytes(source)  # raises with the reason
     try:
-        info = soundfile.info(str(path))
+        info = soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else str(source))
     except (soundfile.LibsndfileError, TypeError) as error:
-        raise AudioError(f"{path}: not an audio file ({error}); {_ACCEPTED}") from error
+        raise AudioError(f"{name}: not an audio file ({error}); {_ACCEPTED}") from error
     return AudioHeader(info.frames if info.frames < _UNKNOWN else -1, info.samplerate, info.channels)
 
 
@@ -150,9 +154,13 @@ def write_audio(path: str | Path, waveform: ArrayLike, sampling_rate: int) -> No
     if path.suffix.lower() not in (".wav", ".flac"):
         raise AudioError(f"{path}: written are .wav and .flac, not '{path.suffix}'")
     samples = prepare(waveform, sampling_rate, sampling_rate)
-    pcm = np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(str(path), pcm, sampling_rate, subtype="PCM_16")
+    soundfile.write(str(path), pcm16(samples), sampling_rate, subtype="PCM_16")
+
+
+def pcm16(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Floats `(S,)` in steps of 1/32768, saturated at ±1."""
+    return np.clip(np.round(waveform * 32768.0), -32768, 32767).astype(np.int16)
 
 
 def _open(buffer: io.BytesIO, name: str) -> _Stream:

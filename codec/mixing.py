@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,23 +81,19 @@ class MixedClips(Sequence[Clip]):
         self, sources: Sequence[Sequence[Clip]], weights: Sequence[float] | None = None, seed: int = 0
     ) -> None:
         sizes = [len(source) for source in sources]
-        if not sources or not all(sizes):
-            raise ClipListError(f"each source needs clips to be mixed, got lists of {sizes}")
-        weights = list(sizes if weights is None else weights)
-        if len(weights) != len(sizes) or not all(0 < weight < float("inf") for weight in weights):
-            raise ClipListError(f"one positive weight for each of {len(sizes)} sources is needed, got {weights}")
-        self.sources, self.seed, self.epoch = list(sources), seed, 0
-        self.counts = _apportion(sum(sizes), weights)
-        self.ends = list(accumulate(self.counts))
-        self.blocks_of = [getattr(source, "blocks", None) for source in sources]
-        self.in_order = any(blocks is not None for blocks in self.blocks_of)
+        try:
+            self.draws = Draws(sizes, weights, seed, [getattr(source, "blocks", None) for source in sources])
+        except ValueError as error:
+            raise ClipListError(str(error)) from error
+        self.sources, self.epoch = list(sources), 0
+        self.in_order = any(blocks is not None for blocks in self.draws.blocks_of)
 
     def set_epoch(self, epoch: int) -> None:
         """Called with the data set's epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.ends[-1]
+        return len(self.draws)
 
     def __getitem__(self, index: int | slice) -> Clip | list[Clip]:  # type: ignore[override]
         """The clip at `index` of this epoch, or a list of them for a slice."""
@@ -111,13 +107,53 @@ class MixedClips(Sequence[Clip]):
         return chain.from_iterable(map(captions_of, self.sources))
 
     def _clip(self, index: int) -> Clip:
-        if self.in_order:
-            index = int(_interleaved(self.seed, self.epoch, tuple(self.counts))[index])
+        draw = self.draws.at(self.epoch, index, shuffled=self.in_order)
+        return self.sources[draw.source][draw.item]
+
+
+class Draw(NamedTuple):
+    """One item of a mixture: which source, and which item of it."""
+
+    source: int
+    item: int
+
+
+class Draws:
+    """Which item of which source stands where in a mixture, from (seed, epoch, index) alone and in constant time.
+
+    An epoch has as many places as all sources have items, shared out by `weights` (None: by size, so that each item comes once). Each
+    source is gone through in random orders of its own, going on where the epoch before ended. Raises `ValueError` on an empty source
+    or weights that are not one positive number for each.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        weights: Sequence[float] | None = None,
+        seed: int = 0,
+        blocks_of: Sequence[tuple[int, ...] | None] | None = None,
+    ) -> None:
+        if not sizes or not all(sizes):
+            raise ValueError(f"each source needs items to be mixed, got sources of {list(sizes)}")
+        weights = list(sizes if weights is None else weights)
+        if len(weights) != len(sizes) or not all(0 < weight < float("inf") for weight in weights):
+            raise ValueError(f"one positive weight for each of {len(sizes)} sources is needed, got {weights}")
+        self.sizes, self.seed = list(sizes), seed
+        self.blocks_of = list(blocks_of or [None] * len(sizes))
+        self.counts = _apportion(sum(sizes), weights)
+        self.ends = list(accumulate(self.counts))
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def at(self, epoch: int, index: int, shuffled: bool = True) -> Draw:
+        """What stands at an index of an epoch; without `shuffled` the sources stand one behind the other, for a sampler to shuffle."""
+        if shuffled:
+            index = int(_interleaved(self.seed, epoch, tuple(self.counts))[index])
         which = int(np.searchsorted(self.ends, index, side="right"))
-        count, source = self.counts[which], self.sources[which]
-        position = self.epoch * count + index - (self.ends[which] - count)
-        turn, offset = divmod(position, len(source))
-        return source[int(_order(self.seed, which, turn, len(source), self.blocks_of[which])[offset])]
+        count, size = self.counts[which], self.sizes[which]
+        turn, offset = divmod(epoch * count + index - (self.ends[which] - count), size)
+        return Draw(which, int(_order(self.seed, which, turn, size, self.blocks_of[which])[offset]))
 
 
 def _apportion(total: int, weights: Sequence[float]) -> list[int]:

@@ -7,7 +7,8 @@ Or start from a configuration, with a tokenizer trained on the spot and random w
     python recipes/extend_vocabulary.py --from_config recipes/configs/tiny/language_model.yaml \\
         --texts 'runs/demo/corpus/*/*.json' --codec runs/demo/codec --output runs/demo/lm_base
 
-The result is a plain Qwen3 checkpoint with the codec inside; every training recipe starts from it.
+The result is a plain Qwen3 checkpoint with the codec inside; every training recipe starts from it. A checkpoint is grown file by file, so
+that 8B needs no 16 GB of memory; --dry_run prints rows, ids, bytes and memory from its config.json alone.
 """
 
 import shutil
@@ -18,8 +19,11 @@ from typing import TYPE_CHECKING, Any
 from alm.arguments import parse_arguments, run_main
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from alm.growing import RowMap
+    from alm.growth_plan import GrowthPlan
     from codec.base import Codec
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -29,7 +33,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 class ExtendArguments:
     codec: str = field(metadata={"help": "codec whose tokens are added: folder of recipes/train_codec.py, or a Hub id"})
     output: str = field(metadata={"help": "folder of the new checkpoint"})
-    model: str | None = field(default=None, metadata={"help": "Qwen3 checkpoint to start from: Hub id or folder"})
+    model: str | None = field(
+        default=None, metadata={"help": "Qwen3 checkpoint to start from (safetensors): Hub id or folder"}
+    )
     from_config: str | None = field(
         default=None, metadata={"help": "YAML of Qwen3Config's numbers to start from random weights instead"}
     )
@@ -49,7 +55,9 @@ class ExtendArguments:
     )
     seed: int = field(default=0, metadata={"help": "seed of new weights and rows"})
     overwrite_output: bool = field(default=False, metadata={"help": "replace OUTPUT where it exists"})
-    dry_run: bool = field(default=False, metadata={"help": "print rows and ids, write nothing, and exit"})
+    dry_run: bool = field(
+        default=False, metadata={"help": "print rows, ids, files and memory, write nothing, and exit"}
+    )
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.from_config is None):
@@ -62,37 +70,67 @@ class ExtendArguments:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(ExtendArguments, argv, description=__doc__)
-    import torch
+    from itertools import chain
 
-    from alm.checkpoint import load_checkpoint, save_checkpoint
+    from alm.contract import require_no_faults
     from alm.data.example import DataError
-    from alm.growing import grow_vocabulary
-    from alm.processing import AudioLanguageProcessor
+    from alm.doctor import codec_check, examine
     from codec.zoo import load_codec
 
     output = Path(args.output)
     if output.exists() and not args.overwrite_output and not args.dry_run:
         raise DataError(f"{output} exists; give another --output, or --overwrite_output to replace it")
     codec = load_codec(args.codec)
-    model, tokenizer = new_model(args) if args.from_config else pretrained_model(args)
-    if args.dtype:
-        model = model.to(getattr(torch, args.dtype))
-    before = model.get_input_embeddings().weight.shape[0], len(tokenizer)
-    vocabulary = grow_vocabulary(model, tokenizer, codec, args.initialisation, args.seed)
-    print_summary(model, before, vocabulary, codec, args)
+    partial = output.with_name(output.name + ".partial")
+    if not args.dry_run:
+        shutil.rmtree(partial, ignore_errors=True)
+    (grow_new_model if args.from_config else grow_checkpoint_folder)(args, codec, partial)
     if args.dry_run:
         return
-
-    processor = AudioLanguageProcessor(tokenizer, vocabulary, model.config.max_position_embeddings, args.codec)
-    partial = output.with_name(output.name + ".partial")
-    processor.codec = codec
-    shutil.rmtree(partial, ignore_errors=True)
-    save_checkpoint(model, processor, partial)
-    load_checkpoint(partial)  # everything that a later step will ask for, asked once here: files, ids, hash, codec
+    # everything that a later step will ask for, asked once here: files, ids, hash, codec
+    require_no_faults(chain(examine(partial), codec_check(partial).faults), str(partial))
     if output.exists():
         shutil.rmtree(output)
     partial.rename(output)
     print(f"saved to {output}")
+
+
+def grow_checkpoint_folder(args: ExtendArguments, codec: "Codec", target: Path) -> None:
+    """Grow the checkpoint of `--model` file by file."""
+    import torch
+
+    from alm.checkpoint_files import local_folder
+    from alm.growing_folder import grow_checkpoint
+    from alm.growth_plan import plan_growth
+
+    folder = local_folder(str(args.model), weights=not args.dry_run)
+    plan = plan_growth(folder, codec, getattr(torch, args.dtype) if args.dtype else None)
+    print_rows(plan.rows, plan.tied, plan.parameters, plan.dtype, codec, args)
+    print_files(plan)
+    if not args.dry_run:
+        vocabulary = grow_checkpoint(plan, target, codec, args.initialisation, args.seed, args.codec)
+        print(f"vocabulary hash  {vocabulary.hash}")
+
+
+def grow_new_model(args: ExtendArguments, codec: "Codec", target: Path) -> None:
+    """Grow a model of random weights in memory."""
+    import torch
+
+    from alm.checkpoint import save_checkpoint
+    from alm.growing import RowMap, grow_vocabulary
+    from alm.processing import AudioLanguageProcessor
+
+    model, tokenizer = new_model(args)
+    if args.dtype:
+        model = model.to(getattr(torch, args.dtype))
+    rows = RowMap(len(tokenizer), model.config.vocab_size, codec.num_codebooks * codec.codebook_size)
+    vocabulary = grow_vocabulary(model, tokenizer, codec, args.initialisation, args.seed)
+    print_rows(rows, vocabulary.tied, sum(p.numel() for p in model.parameters()), model.dtype, codec, args)
+    print(f"vocabulary hash  {vocabulary.hash}")
+    if not args.dry_run:
+        processor = AudioLanguageProcessor(tokenizer, vocabulary, model.config.max_position_embeddings, args.codec)
+        processor.codec = codec
+        save_checkpoint(model, processor, target)
 
 
 def new_model(args: ExtendArguments) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
@@ -118,43 +156,38 @@ def new_model(args: ExtendArguments) -> "tuple[PreTrainedModel, PreTrainedTokeni
     return Qwen3ForCausalLM(Qwen3Config(**numbers)), tokenizer
 
 
-def pretrained_model(args: ExtendArguments) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """A Qwen3 checkpoint and its tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from alm.data.example import DataError
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(args.model)
-        model = AutoModelForCausalLM.from_pretrained(args.model, dtype="auto")
-    except OSError as error:
-        raise DataError(f"--model {args.model}: {str(error).splitlines()[0]}") from error
-    return model, tokenizer
-
-
-def print_summary(
-    model: "PreTrainedModel", before: tuple[int, int], vocabulary: Any, codec: "Codec", args: ExtendArguments
+def print_rows(
+    rows: "RowMap", tied: bool, parameters: int, dtype: "torch.dtype", codec: "Codec", args: ExtendArguments
 ) -> None:
-    rows, ids = before
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    parameters = sum(p.numel() for p in model.parameters())
-    last = vocabulary.first_id + vocabulary.size - 1
-    print(f"model            {args.model or args.from_config}, {parameters:,} parameters, {str(model.dtype)[6:]}")
+    start = rows.text_ids
+    print(f"model            {args.model or args.from_config}, {parameters:,} parameters when grown, {str(dtype)[6:]}")
     print(
         f"codec            {args.codec}, fingerprint {codec.fingerprint}, {codec.tokens_per_second:g} tokens per second"
     )
     print(
-        f"embedding rows   {rows:,} → {model.config.vocab_size:,} ({'tied to' if tied else 'apart from'} the output head)"
+        f"embedding rows   {rows.rows_before:,} → {rows.rows:,} ({'tied to' if tied else 'apart from'} the output head)"
     )
-    print(f"text ids         0 … {ids - 1:,}")
-    print(
-        f"special ids      {vocabulary.start_id:,} start, {vocabulary.end_id:,} end, {vocabulary.placeholder_id:,} placeholder"
-    )
-    print(
-        f"audio ids        {vocabulary.first_id:,} … {last:,} ({vocabulary.num_codebooks} × {vocabulary.codebook_size:,})"
-    )
+    print(f"text ids         0 … {start - 1:,}")
+    print(f"special ids      {start:,} start, {start + 1:,} end, {start + 2:,} placeholder")
+    print(f"audio ids        {rows.first_id:,} … {rows.end - 1:,} ({codec.num_codebooks} × {codec.codebook_size:,})")
+    print(f"rows without id  {rows.rows - rows.end:,}")
     print(f"initialisation   {args.initialisation}")
-    print(f"vocabulary hash  {vocabulary.hash}")
+
+
+def print_files(plan: "GrowthPlan") -> None:
+    rewritten = [shard for shard in plan.shards if not shard.copied]
+    largest = max(shard.memory for shard in rewritten)
+    print(
+        f"files            {len(rewritten)} of {len(plan.shards)} rewritten, the others copied; {plan.bytes / 1e9:.2f} GB written"
+    )
+    print(
+        f"memory           {plan.memory / 1e9:.2f} GB beside Python's own: {largest / 1e9:.2f} for the largest file rewritten and what "
+        f"changes in it, {plan.work / 1e9:.2f} for the new rows"
+    )
+    if not plan.weights_here:
+        print("                 planned from config.json alone: the weights are not here")
+    if not plan.tokenizer_here:
+        print("                 no tokenizer here: the ids are those of Qwen3's")
 
 
 if __name__ == "__main__":

@@ -38,8 +38,11 @@ class TokenizeArguments:
         },
     )
     split: str = field(default="train", metadata={"help": "Split of the Hub data sets."})
-    frames_per_batch: int = field(
-        default=16_384, metadata={"help": "Padded frames per batch: longest clip × clips. Less needs less memory."}
+    frames_per_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "Padded frames per batch: longest clip × clips; 16,384 on a GPU, 1,024 on a CPU (whose caches hold no more)."
+        },
     )
     workers: int = field(default=2, metadata={"help": "Threads per process that read and resample."})
     flush_seconds: float = field(
@@ -70,7 +73,7 @@ class TokenizeArguments:
             )
         if self.merge and self.audio:
             raise ValueError("--merge and --audio are two runs: tokenise first, then merge")
-        if self.frames_per_batch < 1 or self.workers < 1:
+        if (self.frames_per_batch is not None and self.frames_per_batch < 1) or self.workers < 1:
             raise ValueError("--frames_per_batch and --workers must be at least 1")
         if not 0 <= self.max_failures <= 1:
             raise ValueError(f"--max_failures is a share from 0 to 1, got {self.max_failures}")
@@ -112,8 +115,9 @@ def tokenize(args: TokenizeArguments) -> bool:
     found = find_groups(args.audio, args.split)
     device = str(state.device) if args.device == "auto" else args.device
     codec = load_codec(args.codec, device=device)
+    budget = args.frames_per_batch or (1_024 if device == "cpu" else 16_384)
     if hasattr(codec, "frames_per_batch"):
-        codec.frames_per_batch = args.frames_per_batch  # the codec's own limit would cut our batches again
+        codec.frames_per_batch = budget  # the codec's own limit would cut our batches again
     if state.is_main_process:
         print_plan(args, found, codec, state.num_processes, device)
     if args.dry_run:
@@ -128,7 +132,7 @@ def tokenize(args: TokenizeArguments) -> bool:
             rank=state.process_index,
             world_size=state.num_processes,
             barrier=state.wait_for_everyone,
-            frames_per_batch=args.frames_per_batch,
+            frames_per_batch=budget,
             workers=args.workers,
             flush_seconds=args.flush_seconds,
             max_failures=args.max_failures,

@@ -1,48 +1,28 @@
 """Examples and a token store → token sequences with labels, ready to be packed."""
 
-import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
+from typing import Any, Literal
 
 from alm.data.example import Content, DataError, Example, Message
+from alm.data.sequence_table import CompactSequence
 from alm.data.tokens import TokenStore
-from alm.encoding import IGNORED, TrainingIds
-from alm.processing import AudioLanguageProcessor, LengthError
+from alm.encoding import Run, encode_pieces
+from alm.processing import AudioLanguageProcessor
+from alm.prompts import render
 from alm.vocabulary import AudioVocabulary, ContractError
-from codec.base import Codes
 
 TooLong = Literal["error", "skip"]
-_SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32())), ("source", pa.string())])
-_ROWS_PER_BATCH = 1000
-
-
-CodesOf = Callable[[str], Codes]
-
-
 DESCRIPTION_CHARACTERS = 40
 """Answers longer than this describe the clip rather than answer one question about it."""
 
 
 class _MissingError(Exception):
-    """The store lacks a clip; the text is its path."""
-
-
-class TokenSequence(NamedTuple):
-    """One conversation: `input_ids` and `labels` `(L,)` int32, and the data set it came from."""
-
-    input_ids: NDArray[np.int32]
-    labels: NDArray[np.int32]
-    source: str
+    """The store lacks a clip; the text is its name."""
 
 
 @dataclass
@@ -58,15 +38,29 @@ class SequenceReport:
     labelled: int = 0
     longest: int = 0
 
-    def add(self, row: TokenSequence) -> None:
+    def add(self, row: CompactSequence) -> None:
         """Count one sequence."""
         self.sequences[row.source] += 1
-        self.tokens += len(row.input_ids)
-        self.labelled += int((row.labels != IGNORED).sum())
-        self.longest = max(self.longest, len(row.input_ids))
+        self.tokens += row.length
+        self.labelled += row.labels
+        self.longest = max(self.longest, row.length)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "SequenceReport":
+        """Read back a report that was stored as JSON."""
+        counted = {name: Counter(data[name]) for name in ("examples", "sequences", "too_long", "without_tokens")}
+        return cls(**{**data, **counted})
+
+    def merge(self, other: "SequenceReport") -> None:
+        """Add another report's counts."""
+        for name in ("examples", "sequences", "too_long", "without_tokens"):
+            getattr(self, name).update(getattr(other, name))
+        self.missing_audio += other.missing_audio
+        self.tokens, self.labelled = self.tokens + other.tokens, self.labelled + other.labelled
+        self.longest = max(self.longest, other.longest)
 
 
-@dataclass(frozen=True)
+@dataclass
 class SequenceBuilder:
     """Turns examples into sequences of at most `max_length` tokens. Nothing is ever cut.
 
@@ -77,12 +71,14 @@ class SequenceBuilder:
     """
 
     processor: AudioLanguageProcessor
-    store: TokenStore
+    store: TokenStore | None
     max_length: int
     questions_per_conversation: int = 1
     too_long: TooLong = "error"
     seed: int = 0
     max_missing: float = 0.1
+    keys: list[str] = field(default_factory=list)
+    """Clips that the sequences made so far use, by their numbers (`alm.data.sequence_table`)."""
 
     def __post_init__(self) -> None:
         """Check the numbers, and the store against the model's contract."""
@@ -91,30 +87,38 @@ class SequenceBuilder:
                 "questions_per_conversation and max_length must be at least 1 and too_long error or skip, got "
                 f"{self.questions_per_conversation}, {self.max_length} and {self.too_long!r}"
             )
-        require_store(self.processor.vocabulary, self.store)
+        if self.store is not None:
+            require_store(self.processor.vocabulary, self.store)
+        self._numbers: dict[str, int] = {}
+        self._frames: list[int] = []
 
-    def build(self, examples: Iterable[Example], report: SequenceReport | None = None) -> Iterator[TokenSequence]:
+    def build(self, examples: Iterable[Example], report: SequenceReport | None = None) -> Iterator[CompactSequence]:
         """Sequences of `examples`; the same input gives the same output.
 
         Raises `DataError` on an example that is too long (with `too_long="error"`) or cannot be rendered, and at the end where more
         than `max_missing` of the examples lack their audio.
         """
         report = report or SequenceReport()
-        codes = lru_cache(maxsize=256)(self.store.codes)
         for group in self._groups(examples):
-            held: list[TrainingIds] = []
+            held: list[list[Run]] = []
             for example in group:
                 report.examples[example.source] += 1
-                ids = self._ids(example, codes, bool(held), report)
-                if held and ids is not None and not self._fits(held, ids):
-                    yield _joined(held, example.source, report)
+                runs = self._runs(example, bool(held), report)
+                if held and runs is not None and not self._fits(held, runs):
+                    yield self._joined(held, example.source, report)
                     held = []
-                    ids = self._ids(example, codes, False, report)
-                if ids is not None:
-                    held.append(ids)
+                    runs = self._runs(example, False, report)
+                if runs is not None:
+                    held.append(runs)
             if held:
-                yield _joined(held, group[0].source, report)
+                yield self._joined(held, group[0].source, report)
         self._check_missing(report)
+
+    def length(self, runs: Iterable[Run]) -> int:
+        """Tokens of compact runs, each clip spelled out."""
+        books = self.processor.vocabulary.num_codebooks
+        clips = [-1 - token for run in runs for token in run.ids if token < 0]
+        return sum(len(run.ids) for run in runs) + sum(self._frames[clip] * books - 1 for clip in clips)
 
     def _groups(self, examples: Iterable[Example]) -> Iterator[list[Example]]:
         """Examples that may share a conversation: of one data set, about one clip; alone where they do not lead with it."""
@@ -134,38 +138,70 @@ class SequenceBuilder:
             # short ones: then a question's place would tell its answer's length
             yield sorted(group, key=_is_description)
 
-    def _ids(self, example: Example, codes: CodesOf, follows: bool, report: SequenceReport) -> TrainingIds | None:
-        """Ids of an example, without its leading audio where it follows another question; None where it is dropped."""
+    def _runs(self, example: Example, follows: bool, report: SequenceReport) -> list[Run] | None:
+        """Compact ids of an example, without its leading audio where it follows another question; None where it is dropped."""
         messages = _without_audio(example.messages) if follows else example.messages
         try:
-            messages = [_with_codes(message, codes) for message in messages]
+            pieces = list(render(messages))
+            clips = [[-1 - self._number(piece.value)] for piece in pieces if isinstance(piece.value, dict)]
         except _MissingError as error:
             report.without_tokens[example.source] += 1
             report.missing_audio.append(str(error))
             return None
-        try:
-            ids = self.processor.training_ids(messages)
-            if len(ids.input_ids) <= self.max_length:
-                return ids
-            why = f"{len(ids.input_ids)} tokens, but sequences have at most {self.max_length}; raise --max_length"
-        except LengthError as error:  # longer than the model's positions
-            why = str(error)
         except DataError as error:
             raise DataError(f"{example.source} {example.id}: {error}") from error
+        runs = list(encode_pieces(pieces, clips, self.processor.text_encoder, self.processor.vocabulary))
+        if not any(run.answer for run in runs):
+            raise DataError(
+                f"{example.source} {example.id}: a conversation for training needs a message of the assistant, got none"
+            )
+        length, limit = self.length(runs), min(self.max_length, self.processor.max_length or self.max_length)
+        if length <= limit:
+            return runs
         if self.too_long == "error":
-            raise DataError(f"{example.source} {example.id}: {why}, or leave such examples out with --too_long skip")
+            raise DataError(
+                f"{example.source} {example.id}: {length} tokens, but sequences have at most {limit}; raise --max_length (the model takes "
+                f"{self.processor.max_length or 'any length'}), or leave such examples out with --too_long skip"
+            )
         report.too_long[example.source] += 1
         return None
 
-    def _fits(self, held: list[TrainingIds], more: TrainingIds) -> bool:
-        total = sum(len(ids.input_ids) for ids in held) + len(more.input_ids)
+    def _number(self, item: Content) -> int:
+        """The number of a clip among those used so far. Raises `_MissingError` where the store lacks it."""
+        if self.store is None:
+            raise DataError("its audio needs a token store, and none is given")
+        try:
+            key = self.store.key_of_item(item)
+        except DataError as error:
+            raise _MissingError(str(item.get("path") or error)) from error
+        if key not in self._numbers:
+            self._numbers[key] = len(self.keys)
+            self.keys.append(key)
+            self._frames.append(self.store.frames_by_key(key))
+        return self._numbers[key]
+
+    def _fits(self, held: list[list[Run]], more: list[Run]) -> bool:
+        total = sum(map(self.length, held)) + self.length(more)
         return len(held) < self.questions_per_conversation and total <= self.max_length
+
+    def _joined(self, held: list[list[Run]], source: str, report: SequenceReport) -> CompactSequence:
+        runs = [run for some in held for run in some]
+        answers = [run for run in runs if run.answer]
+        row = CompactSequence(
+            ids=[token for run in runs for token in run.ids],
+            labelled=[run.answer for run in runs for _ in run.ids],
+            length=self.length(runs),
+            labels=self.length(answers),
+            source=source,
+        )
+        report.add(row)
+        return row
 
     def _check_missing(self, report: SequenceReport) -> None:
         lost, total = report.without_tokens.total(), report.examples.total()
         if lost > self.max_missing * total:
             raise DataError(
-                f"{lost} of {total} examples lack their audio in token store {self.store.folder} (first: {report.missing_audio[0]}); "
+                f"{lost} of {total} examples lack their audio in the token store (first: {report.missing_audio[0]}); "
                 f"at most {self.max_missing:.0%} may. Run recipes/tokenize_corpus.py over the audio, or raise the limit with --max_missing"
             )
 
@@ -181,45 +217,14 @@ def require_store(vocabulary: AudioVocabulary, store: TokenStore) -> None:
             )
 
 
-def write_sequences(rows: Iterable[TokenSequence], path: Path) -> str:
-    """Write sequences as one Arrow stream that `datasets.Dataset.from_file` maps into memory, whole or not at all.
-
-    Returns a digest of them (SHA-256, 16 hexadecimal digits).
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    waiting = iter(rows)
-    with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_stream(file, _SCHEMA) as writer:
-        while block := list(islice(waiting, _ROWS_PER_BATCH)):
-            columns = [[row.input_ids for row in block], [row.labels for row in block], [row.source for row in block]]
-            writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
-    with partial.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    partial.replace(path)
-    return found
-
-
-def preview(row: TokenSequence, processor: AudioLanguageProcessor) -> str:
-    """A sequence as text: audio as its length, what the loss sees between ⟦ and ⟧."""
-    first, last = processor.vocabulary.first_id, processor.vocabulary.first_id + processor.vocabulary.size
-    text = f"[{row.source}, {len(row.input_ids)} tokens, {int((row.labels != IGNORED).sum())} labelled] "
-
-    def kind(pair: tuple[int, int]) -> tuple[bool, bool]:
-        return pair[1] != IGNORED, first <= pair[0] < last
-
-    for (labelled, audio), run in groupby(zip(row.input_ids.tolist(), row.labels.tolist(), strict=True), kind):
+def preview(row: CompactSequence, keys: Sequence[str], processor: AudioLanguageProcessor) -> str:
+    """A sequence as text: audio as the clip it is, what the loss sees between ⟦ and ⟧."""
+    text = f"[{row.source}, {row.length} tokens, {row.labels} labelled] "
+    for (labelled, audio), run in groupby(zip(row.ids, row.labelled, strict=True), lambda pair: (pair[1], pair[0] < 0)):
         ids = [token for token, _ in run]
-        part = f"({len(ids)} audio tokens)" if audio else processor.tokenizer.decode(ids)
+        part = "".join(f"(clip {keys[-1 - n][:8]})" for n in ids) if audio else processor.tokenizer.decode(ids)
         text += f"⟦{part}⟧" if labelled else part
-    return text
-
-
-def _joined(held: list[TrainingIds], source: str, report: SequenceReport) -> TokenSequence:
-    input_ids = np.concatenate([np.asarray(ids.input_ids, np.int32) for ids in held])
-    labels = np.concatenate([np.asarray(ids.labels, np.int32) for ids in held])
-    row = TokenSequence(input_ids, labels, source)
-    report.add(row)
-    return row
+    return text.replace("⟧⟦", "")
 
 
 def _is_description(example: Example) -> bool:
@@ -239,19 +244,3 @@ def _leading_clip(example: Example) -> str | None:
 def _without_audio(messages: list[Message]) -> list[Message]:
     """A conversation without the audio that its first message opens with."""
     return [{**messages[0], "content": messages[0]["content"][1:]}, *messages[1:]]
-
-
-def _with_codes(message: Message, codes: CodesOf) -> Message:
-    """A message with the store's codes in place of paths."""
-    if isinstance(message["content"], str):
-        return message
-    return {**message, "content": [_item_with_codes(item, codes) for item in message["content"]]}
-
-
-def _item_with_codes(item: Content, codes: CodesOf) -> Content:
-    if item.get("type") != "audio":
-        return item
-    try:
-        return {"type": "audio", "codes": codes(item["path"])}
-    except DataError as error:
-        raise _MissingError(str(item["path"])) from error

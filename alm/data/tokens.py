@@ -3,14 +3,14 @@
 Built by `recipes/tokenize_corpus.py` (`alm/data/tokens_build.py`); the form on disk is in `alm/data/tokens_format.py`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alm.data.example import DataError
+from alm.data.example import Content, DataError
 from alm.data.tokens_check import Statistics, shard_problems, statistics
 from alm.data.tokens_files import read_description, read_failures, unmerged_parts
 from alm.data.tokens_format import (
@@ -29,7 +29,7 @@ from alm.data.tokens_tables import ClipIndex, Place, Shard, SourceTable, read_sh
 from alm.vocabulary import ContractError
 from codec.base import Codes
 
-Audio = str | Path | bytes | Mapping[str, Any]
+Audio = str | Path | bytes | Content
 
 
 class TokenStore:
@@ -98,21 +98,13 @@ class TokenStore:
             yield from (key.decode() for key in shard.keys[self.index.fresh(number)])
 
     def codes_of(self, audio: Audio) -> Codes:
-        """Codes `(K, T)` int64 of a path, of an encoded file's bytes, or of an audio item of a message.
+        """Codes `(K, T)` int64 of a path, of an encoded file's bytes, or of an audio item of a message (`key_of_item`).
 
-        An item names its audio by `key` (content key), `bytes` or `path`; the first of them that it has counts.
         Raises `DataError` where the store does not have it.
         """
-        if isinstance(audio, Mapping):
-            names = [name for name in ("key", "bytes", "path") if audio.get(name) is not None]
-            if not names:
-                raise DataError(
-                    f"an audio item with {sorted(audio)}: a token store finds audio by its key, bytes or path"
-                )
-            if names[0] == "key":
-                return self.codes_by_key(audio["key"])
-            return self.codes_of(audio[names[0]])
-        return self.codes_by_key(content_key(audio) if isinstance(audio, bytes) else self.key_of(audio))
+        if isinstance(audio, str | Path):
+            return self.codes(audio)
+        return self.codes_by_key(self.key_of_item({"bytes": audio} if isinstance(audio, bytes) else audio))
 
     def codes(self, audio_path: str | Path) -> Codes:
         """Codes `(K, T)` int64 of an audio file. Raises `DataError` where the store does not have it."""
@@ -124,10 +116,29 @@ class TokenStore:
         flat = self.shards[shard].clip(row).codes
         return flat.reshape(-1, self.store_contract.num_codebooks).T.astype(np.int64)
 
+    def key_of_item(self, item: Content) -> str:
+        """Content key of an audio item of messages, by its `key`, `bytes` or `path`, the first of them that it has.
+
+        Raises `DataError` where the store lacks it.
+        """
+        name = next((name for name in ("key", "bytes", "path") if item.get(name) is not None), None)
+        if name is None:
+            raise DataError(f"an audio item with {sorted(item)}: a token store finds audio by its key, bytes or path")
+        if name == "path":
+            return self.key_of(item["path"])
+        key: str = item["key"] if name == "key" else content_key(item["bytes"])
+        if key not in self:
+            raise DataError(self._unknown(key, str(item.get("path") or f"content {key}")))
+        return key
+
+    def frames_by_key(self, key: str) -> int:
+        """`T` of a content key, without reading its codes."""
+        shard, row = self._place(key)
+        return int(self.shards[shard].num_frames[row])
+
     def num_frames(self, audio_path: str | Path) -> int:
         """`T` of a file, without reading its codes."""
-        shard, row = self._place(self.key_of(audio_path))
-        return int(self.shards[shard].num_frames[row])
+        return self.frames_by_key(self.key_of(audio_path))
 
     def key_of(self, audio_path: str | Path) -> str:
         """Content key of an audio file that is in the store.

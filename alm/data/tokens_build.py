@@ -34,7 +34,7 @@ from alm.data.tokens_tables import ClipIndex, write_shard
 from alm.vocabulary import ContractError
 from codec.base import Codec, Codes, Waveform
 
-_WINDOW = 4  # batches' worth of audio that is read ahead and sorted by length
+_WINDOW_FRAMES = 1 << 16  # audio that is read ahead and sorted by length: 22 minutes at 50 Hz, 126 MB at 24 kHz
 
 
 class BuildReport(NamedTuple):
@@ -181,10 +181,10 @@ class _Encoding:
         self._stop_if_too_many()
         rate, frame_rate = self.run.contract.sampling_rate, self.run.contract.frame_rate
         loaded = load_all(self._jobs(mine), rate, self.run.workers)
-        window_samples = int(_WINDOW * frames_per_batch * rate / frame_rate)
+        window_frames = max(4 * frames_per_batch, min(64 * frames_per_batch, _WINDOW_FRAMES))
         total = sum(source.size for sources in mine.values() for source in sources.values())
         with self.run.bar("encode", total, "B") as bar:
-            for window in in_background(windows(loaded, window_samples)):
+            for window in in_background(windows(loaded, int(window_frames * rate / frame_rate))):
                 for item in window:
                     if item.waveform is None:
                         self._fail(item.job.key, item.reason)

@@ -72,7 +72,7 @@ def answer(
 ) -> str | list[str]:
     """The answer in text to a question, about a clip where `audio` is given; of several, to each with its own clip.
 
-    `options` are those of `answers`: `max_new_tokens`, `sampling` (greedy by default), `seed`, `batch_size`.
+    `options` are those of `answers`: `max_new_tokens`, `sampling` (greedy by default), `seed`, `batch_size`, `sliced`.
 
     Raises `ValueError` where questions and clips differ in number, `LengthError` where a prompt leaves no room for an answer,
     `codec.audio.AudioError` on a file that cannot be read.
@@ -104,10 +104,11 @@ def answers(
     sampling: Sampling = GREEDY,
     seed: int = 0,
     batch_size: int = 8,
+    sliced: bool = True,
 ) -> list[Answer]:
     """Answers in text to prompts as ids `(L_i,)`: no audio token can come, whatever the checkpoint's own settings say."""
     grammar = AudioGrammar(processor.vocabulary, text=True, max_spans=0)
-    decoder = GrammarDecoder(model, processor.tokenizer, grammar, sampling)
+    decoder = GrammarDecoder(model, processor.tokenizer, grammar, sampling, sliced=sliced)
     turns = _in_batches(prompts, batch_size, lambda some, seeds: decoder.turns(some, max_new_tokens, seeds), seed)
     return [Answer(processor.tokenizer.decode(turn.ids, skip_special_tokens=True), turn.stopped) for turn in turns]
 

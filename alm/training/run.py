@@ -12,6 +12,7 @@ from typing import Any
 from alm.arguments import ConfigFileError
 from alm.data.example import DataError
 from alm.scoring.manifest import environment
+from alm.vocabulary import AudioVocabulary, ContractError
 
 MANIFEST = "manifest.json"
 """Written last: its presence means that the run is finished and the folder a complete checkpoint."""
@@ -60,6 +61,19 @@ def starting_point(output: Path, resume: str) -> str | None:
     if last is None and resume.lower() == "true":
         raise DataError(f"--resume_from_checkpoint: {output} has no checkpoint to go on from")
     return None if last is None else str(last)
+
+
+def require_same_contract(checkpoint: str | None, vocabulary: AudioVocabulary) -> None:
+    """Raise `ContractError`, with both hashes, where a run would go on from a checkpoint of another vocabulary contract."""
+    if checkpoint is None:
+        return
+    stored = json.loads((Path(checkpoint) / "processor_config.json").read_text(encoding="utf-8"))
+    known = AudioVocabulary.from_dict(stored["audio_vocabulary"])
+    if known != vocabulary:
+        raise ContractError(
+            f"{checkpoint} was trained with vocabulary {known.hash}, --model has {vocabulary.hash}: its rows would mean other tokens. Give "
+            "the model that the run began with, or --overwrite_output to train anew"
+        )
 
 
 def is_complete(checkpoint: str | None, max_steps: int) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate.utils import is_peft_model
@@ -134,18 +135,21 @@ class JsonLinesLog(TrainerCallback):
 def build_trainer(
     model: Any,
     processor: AudioLanguageProcessor,
-    sequences: Dataset,
+    rows: torch.utils.data.Dataset[dict[str, Any]],
     args: SequenceConfig,
     attention: str = "auto",
 ) -> SequenceTrainer:
-    """A trainer over `sequences` (columns `input_ids`, `labels`; none longer than `args.max_length`), packed by TRL.
+    """A trainer over packed `rows` (columns `input_ids`, `labels`, `seq_lengths`: `alm.data.rows`), taken in the order they stand in.
 
     `model`: a language model, all of whose weights are trained, or one wrapped by `alm.training.lora.with_lora`.
     `attention`: `auto` takes flash-attention 2 where it is installed for this device, else PyTorch's kernel document by document.
     Raises `DataError` where there is nothing to train on.
     """
-    if not len(sequences):
+    if not len(rows):  # type: ignore[arg-type]
         raise DataError("no sequences to train on; name at least one data set whose audio is in the token store")
+    # rows come packed and mixed: TRL need not prepare them, and a sampler that shuffled would undo the mixture
+    args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
+    args.train_sampling_strategy, args.remove_unused_columns = "sequential", False
     if attention == "auto":
         flash = torch.cuda.is_available() and not args.use_cpu and is_flash_attn_2_available()
         attention = "flash_attention_2" if flash else "by_document"
@@ -156,10 +160,20 @@ def build_trainer(
     return SequenceTrainer(
         model=model,
         args=args,
-        train_dataset=sequences.select_columns(["input_ids", "labels"]),
+        train_dataset=_by_position(rows),
         processor=processor,
         callbacks=[JsonLinesLog(args.output_dir)],
     )
+
+
+def _by_position(rows: Any) -> Dataset:
+    """Rows as a data set of `datasets`, the form that TRL takes: positions, each spelled out when it is asked for."""
+
+    def spell_out(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        found = [rows[position] for position in batch["position"]]
+        return {name: [row[name] for row in found] for name in ("input_ids", "labels", "seq_lengths")}
+
+    return Dataset.from_dict({"position": np.arange(len(rows))}).with_transform(spell_out)
 
 
 def save_final(trainer: SequenceTrainer) -> None:

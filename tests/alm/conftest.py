@@ -25,7 +25,7 @@ TextModel = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 def make_text_model() -> Callable[..., TextModel]:
     """A function that makes a Qwen3 of width 32 without audio tokens, and its tokenizer."""
 
-    def make(tied: bool = True, spare_rows: int = 20, seed: int = 0) -> TextModel:
+    def make(tied: bool = True, spare_rows: int = 20, seed: int = 0, head_dim: int = 8) -> TextModel:
         tokenizer = train_tokenizer(TEXTS * 4, 340)
         torch.manual_seed(seed)
         config = Qwen3Config(
@@ -35,7 +35,7 @@ def make_text_model() -> Callable[..., TextModel]:
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
-            head_dim=8,
+            head_dim=head_dim,  # vLLM's CPU attention takes 32, 64, 96, … only
             max_position_embeddings=512,
             tie_word_embeddings=tied,
         )

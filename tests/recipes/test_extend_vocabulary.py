@@ -83,6 +83,33 @@ def test_from_a_checkpoint(main: Any, workshop: Any, tmp_path: Path, capsys: pyt
         main(["--model", str(tmp_path / "grown"), *arguments[2:-1], str(tmp_path / "twice")])
 
 
+def test_a_dry_run_needs_a_configuration_only(
+    main: Any, workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import Qwen3Config
+
+    shape = {"hidden_size": 4096, "intermediate_size": 12_288, "num_attention_heads": 32, "num_key_value_heads": 8}
+    config = Qwen3Config(vocab_size=151_936, num_hidden_layers=36, head_dim=128, dtype="bfloat16", **shape)  # 8B
+    config.save_pretrained(tmp_path / "snapshot")
+    asked = []
+
+    def snapshot_download(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, "*.safetensors" in allow_patterns))
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    arguments = ["--model", "Qwen/Qwen3-8B", "--codec", str(workshop.codec), "--output", str(tmp_path / "grown")]
+    main([*arguments, "--dry_run"])
+    out = capsys.readouterr().out
+    assert "8,190,735,360 parameters when grown, bfloat16" in out  # 32 codes fit in the spare rows
+    assert "151,936 → 151,936 (apart from the output head)" in out and "audio ids        151,672 … 151,703" in out
+    assert "16.38 GB written" in out and "the weights are not here" in out and "no tokenizer here" in out
+    with pytest.raises(ContractError, match="does not hold all its weights"):
+        main(arguments)
+    assert asked == [("Qwen/Qwen3-8B", False), ("Qwen/Qwen3-8B", True)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["snapshot"]
+
+
 def test_another_codec_stops_with_both_fingerprints(workshop: Any, tmp_path: Path) -> None:
     from codec import EntangleCodec, EntangleCodecModel
     from codec.zoo import load_codec
@@ -102,6 +129,8 @@ def test_refusals(main: Any, workshop: Any, tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "config.yaml").write_text("hiden_size: 3\nvocab_size: 300\n")
     with pytest.raises(DataError, match="hiden_size unknown to Qwen3Config"):
         main([*from_config(workshop, tmp_path / "x"), "--from_config", str(tmp_path / "config.yaml")])
+    with pytest.raises(ContractError, match="nowhere: no such folder"):
+        main(["--model", "nowhere", "--codec", str(workshop.codec), "--output", str(tmp_path / "x")])
     with pytest.raises(DataError, match="no such file"):
         main([*from_config(workshop, tmp_path / "x"), "--texts", "none.json"])
     for wrong, message in [

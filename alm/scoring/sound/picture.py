@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from alm.scoring.sound.base import Pair
 from alm.scoring.sound.fidelity import MEL
@@ -62,16 +63,21 @@ def draw(clips: Sequence[Clip], system: System, path: Path) -> int:
         for line, (what, mel) in enumerate(zip(("original", "reconstruction"), mels, strict=True)):
             axis = axes[2 * (number // columns) + line, number % columns]
             axis.set_visible(True)
-            extent = (0, len(mel) / MEL.frame_rate, 0, MEL.num_mel_bins)
-            # 80 dB of power are 18.4 nats
-            axis.imshow(mel.T.numpy(), origin="lower", aspect="auto", vmin=top - 18.4, vmax=top, extent=extent)
-            axis.set_title(f"{what}: {name}"[-60:], fontsize=9)
-            axis.set_ylabel("mel bin")
+            show_mel(axis, mel, top, f"{what}: {name}"[-60:])
             axis.set_xlabel("seconds" if line else "")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
     return len(drawn)
+
+
+def show_mel(axis: Any, mel: Tensor, top: float, title: str) -> None:
+    """Draw a log-mel `(T, bins)` of `MEL` on Matplotlib's `axis`, from 80 dB below `top` (nats of power)."""
+    extent = (0, len(mel) / MEL.frame_rate, 0, MEL.num_mel_bins)
+    # 80 dB of power are 18.4 nats
+    axis.imshow(mel.T.numpy(), origin="lower", aspect="auto", vmin=top - 18.4, vmax=top, extent=extent)
+    axis.set_title(title, fontsize=9)
+    axis.set_ylabel("mel bin")
 
 
 def _pair(clip: Clip, system: System) -> Pair:

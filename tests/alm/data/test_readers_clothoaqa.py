@@ -44,7 +44,7 @@ def test_majority_gives_one_example_per_agreed_question(tmp_path: Path) -> None:
     (example,) = clothoaqa.read(path, tmp_path, report, aggregate="majority")
     assert text(example) == ("Is it raining, or not?", "yes")
     assert example.meta["votes"] == {"yes": 2, "no": 1}
-    assert (report.rows, dict(report.dropped)) == (6, {"annotators disagree": 1})
+    assert (report.rows, dict(report.dropped)) == (6, {"left out by the rule 'majority'": 1})
 
 
 def test_a_question_asked_twice_is_one_question(tmp_path: Path) -> None:
@@ -76,5 +76,5 @@ def test_malformed_rows_name_file_and_row(tmp_path: Path, content: str, message:
 
 
 def test_unknown_aggregate(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'rows' or 'majority'"):
-        clothoaqa.read(write(tmp_path, HEADER), tmp_path, aggregate="unanimous")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="'rows', 'unanimous', 'binary', 'majority', 'lmms', got 'most'"):
+        clothoaqa.read(write(tmp_path, HEADER), tmp_path, aggregate="most")  # type: ignore[arg-type]

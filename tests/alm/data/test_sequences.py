@@ -1,18 +1,20 @@
 """Sequences: every example accounted for, grouping equals one conversation, labels, contract."""
 
-from collections.abc import Callable
+import math
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alm.checkpoint import LoadedCheckpoint
 from alm.data.example import DataError, Example, question_answer
-from alm.data.sequences import SequenceBuilder, SequenceReport, preview, write_sequences
+from alm.data.packing import pack
+from alm.data.sequence_table import SequenceTable, open_if_same, spell_out, write_table
+from alm.data.sequences import SequenceBuilder, SequenceReport, preview
 from alm.vocabulary import ContractError
 
 CLIPS = {f"clip{n}.wav": np.arange(n, 5 * n + 3)[None] % 64 for n in range(4)}
@@ -30,10 +32,16 @@ class FakeStore:
             "codebook_size": codebook_size,
         }
 
-    def codes(self, path: str) -> Any:
-        if path not in CLIPS:
-            raise DataError(f"{path} unknown")
-        return CLIPS[path]
+    def key_of_item(self, item: dict[str, Any]) -> str:
+        if item["path"] not in CLIPS:
+            raise DataError(f"{item['path']} unknown")
+        return item["path"]
+
+    def frames_by_key(self, key: str) -> int:
+        return CLIPS[key].shape[1]
+
+    def codes_by_key(self, key: str) -> Any:
+        return CLIPS[key]
 
 
 def example(number: int, clip: str | None, source: str = "set", question: str = "What is it?") -> Example:
@@ -43,9 +51,22 @@ def example(number: int, clip: str | None, source: str = "set", question: str = 
 def build(
     language_model: LoadedCheckpoint, examples: list[Example], **options: Any
 ) -> tuple[list[Any], SequenceReport]:
+    rows, _, report = compact(language_model, examples, **options)
+    return rows, report
+
+
+def compact(
+    language_model: LoadedCheckpoint, examples: list[Example], **options: Any
+) -> tuple[list[Any], list[str], SequenceReport]:
+    """Sequences spelled out, the clips they use, and the report; a compact sequence's counts are those of its spelling."""
     report = SequenceReport()
     builder = SequenceBuilder(language_model.processor, FakeStore(), **{"max_length": 500, **options})  # type: ignore[arg-type]
-    return list(builder.build(examples, report)), report
+    vocabulary, rows = language_model.processor.vocabulary, []
+    for row in builder.build(examples, report):
+        ids, flags = np.array(row.ids), np.array(row.labelled)
+        rows.append(spell_out(ids, flags, lambda n: vocabulary.codes_to_ids(CLIPS[builder.keys[n]]), row.source))
+        assert (row.length, row.labels) == (len(rows[-1].input_ids), int((rows[-1].labels != -100).sum()))
+    return rows, builder.keys, report
 
 
 def test_one_question_each_is_the_processor_s_own(language_model: LoadedCheckpoint) -> None:
@@ -58,7 +79,7 @@ def test_one_question_each_is_the_processor_s_own(language_model: LoadedCheckpoi
             messages = [{**messages[0], "content": [item, messages[0]["content"][1]]}, messages[1]]
         expected = language_model.processor.training_ids(messages)
         assert row.input_ids.tolist() == expected.input_ids and row.labels.tolist() == expected.labels
-        assert row.input_ids.dtype == row.labels.dtype == np.int32
+        assert row.input_ids.dtype == row.labels.dtype == np.int64
     assert report.tokens == sum(len(row.input_ids) for row in rows) and report.sequences == {"set": 3}
     assert report.labelled == sum(int((row.labels != -100).sum()) for row in rows)
 
@@ -134,7 +155,7 @@ def test_too_long_is_an_error_or_counted(language_model: LoadedCheckpoint) -> No
         )
         assert report.too_long == {"set": 1} and len(rows) == (2 if together == 1 else 1)
     huge = [example(0, "clip1.wav", question="a dog " * 1000)]  # longer than the model's own limit
-    with pytest.raises(DataError, match="set x:0: a conversation of"):
+    with pytest.raises(DataError, match=r"set x:0: 2033 tokens, but sequences have at most 512"):
         build(language_model, huge, max_length=5000)
     assert build(language_model, huge, max_length=5000, too_long="skip")[1].too_long == {"set": 1}
 
@@ -159,17 +180,46 @@ def test_another_codec_s_store_is_refused(language_model: LoadedCheckpoint) -> N
 
 
 def test_written_and_mapped(language_model: LoadedCheckpoint, tmp_path: Path) -> None:
-    rows, _ = build(language_model, [example(n, "clip3.wav") for n in range(5)])
-    digest = write_sequences(iter(rows), tmp_path / "a" / "s.arrow")
-    assert digest == write_sequences(rows, tmp_path / "b.arrow") != write_sequences(rows[1:], tmp_path / "c.arrow")
-    data = Dataset.from_file(str(tmp_path / "a" / "s.arrow"))
-    assert data["input_ids"][3] == rows[3].input_ids.tolist() and data["labels"][4] == rows[4].labels.tolist()
-    assert data["source"][0] == "set" and not list(tmp_path.rglob("*.partial"))
+    examples = [example(n, f"clip{n % 3}.wav") for n in range(5)]
+
+    def write(folder: str, some: list[Example]) -> str:
+        builder = SequenceBuilder(language_model.processor, FakeStore(), 500)  # type: ignore[arg-type]
+        return write_table(builder.build(some), builder.keys, tmp_path / folder, lambda: {"inputs": "abc"})
+
+    digest = write("a", examples)
+    assert digest == write("b", examples) != write("c", examples[1:])
+    table = open_if_same(tmp_path / "a", "abc")
+    assert table is not None and open_if_same(tmp_path / "a", "abd") is None
+    assert open_if_same(tmp_path / "none", "abc") is None and not list(tmp_path.rglob("*.partial"))
+    vocabulary = language_model.processor.vocabulary
+    for again in (table, pickle.loads(pickle.dumps(table))):
+        assert len(again) == 5 and again.keys == ["clip0.wav", "clip1.wav", "clip2.wav"]
+        for number, row in enumerate(build(language_model, examples)[0]):
+            ids, labelled, source = again.compact(number)
+            spelled = spell_out(
+                ids, labelled, lambda n, keys=again.keys: vocabulary.codes_to_ids(CLIPS[keys[n]]), source
+            )
+            assert np.array_equal(spelled.input_ids, row.input_ids) and np.array_equal(spelled.labels, row.labels)
+            assert source == "set"
+            assert again.lengths[number] == len(row.input_ids)
+    assert isinstance(table, SequenceTable)
 
 
-def test_preview_marks_what_is_learned(
-    language_model: LoadedCheckpoint, make_language_model: Callable[..., Any]
-) -> None:
-    (row,), _ = build(language_model, [example(7, "clip2.wav")])
-    text = preview(row, language_model.processor)
-    assert "<|audio_start|>(11 audio tokens)<|audio_end|>What is it? 7" in text and "⟦a dog 7<|im_end|>⟧\n" in text
+def test_preview_marks_what_is_learned(language_model: LoadedCheckpoint) -> None:
+    builder = SequenceBuilder(language_model.processor, FakeStore(), 500)  # type: ignore[arg-type]
+    (row,) = builder.build([example(7, "clip2.wav")])
+    text = preview(row, builder.keys, language_model.processor)
+    assert "<|audio_start|>(clip clip2.wa)<|audio_end|>What is it? 7" in text and "⟦a dog 7<|im_end|>⟧\n" in text
+
+
+@given(st.lists(st.integers(1, 60), max_size=80), st.integers(0, 3))
+def test_packing_loses_and_cuts_nothing(lengths: list[int], seed: int) -> None:
+    rows = pack(lengths, 60, seed)
+    assert sorted(number for row in rows for number in row.tolist()) == list(range(len(lengths)))
+    assert all(sum(lengths[number] for number in row) <= 60 for row in rows)
+    assert [row.tolist() for row in rows] == [row.tolist() for row in pack(lengths, 60, seed)]
+    # best-fit decreasing never needs more than 11/9 of the fewest rows, plus one (Johnson 1973)
+    assert len(rows) <= 11 / 9 * math.ceil(sum(lengths) / 60) + 1 + sum(2 * length > 60 for length in lengths)
+    for wrong in ([61], [0]):
+        with pytest.raises(DataError, match="1 to 60 tokens"):
+            pack(wrong, 60)

@@ -2,11 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from alm.data.example import DataError
-from alm.training.run import clear, is_complete, require_same_data, starting_point, write_manifest
+from alm.training.run import (
+    clear,
+    is_complete,
+    require_same_contract,
+    require_same_data,
+    starting_point,
+    write_manifest,
+)
+from alm.vocabulary import ContractError
 
 
 def checkpoint(output: Path, step: int, whole: bool = True) -> Path:
@@ -54,3 +63,15 @@ def test_manifest(tmp_path: Path) -> None:
     write_manifest(tmp_path, {"recipe": "x"}, ["x.py", "--a b"])
     data = json.loads((tmp_path / "manifest.json").read_text())
     assert data["recipe"] == "x" and data["command"] == "x.py '--a b'" and {"torch", "trl"} <= data["versions"].keys()
+
+
+def test_a_checkpoint_of_another_contract_is_not_gone_on_from(tmp_path: Path, make_vocabulary: Any) -> None:
+    ours = make_vocabulary()
+    for folder, theirs in (("same", ours), ("other", make_vocabulary(codebook_size=32))):
+        (tmp_path / folder).mkdir()
+        stored = json.dumps({"audio_vocabulary": theirs.to_dict()})
+        (tmp_path / folder / "processor_config.json").write_text(stored)
+    require_same_contract(None, ours)
+    require_same_contract(str(tmp_path / "same"), ours)
+    with pytest.raises(ContractError, match=f"{theirs.hash}.*{ours.hash}"):
+        require_same_contract(str(tmp_path / "other"), ours)

@@ -1,19 +1,19 @@
 """The trainer: packed rows equal separate documents, and the CPU's short cut equals TRL's own loss and plain cross-entropy."""
 
 import json
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from datasets import Dataset
 from trl import SFTTrainer
 
 from alm.adapters import lora_config, new_rows
 from alm.checkpoint import LoadedCheckpoint, load_checkpoint, save_checkpoint
 from alm.data.example import DataError
+from alm.data.packing import pack
 from alm.training.lora import require_same_tuning, with_lora
 from alm.training.sft import SequenceConfig, SequenceTrainer, build_trainer, save_final
 from alm.vocabulary import ContractError
@@ -48,8 +48,23 @@ def config(folder: Path, **options: Any) -> SequenceConfig:
     return SequenceConfig(**{**fixed, **options})
 
 
+class Packed(torch.utils.data.Dataset[dict[str, Any]]):
+    """Documents in packed rows, in the columns of `alm.data.rows.PackedRows`."""
+
+    def __init__(self, rows: list[dict[str, list[int]]]) -> None:
+        self.packed = [[rows[i] for i in row] for row in pack([len(row["input_ids"]) for row in rows], 32)]
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        row = self.packed[number]
+        joined = {name: list(chain.from_iterable(one[name] for one in row)) for name in ("input_ids", "labels")}
+        return {**joined, "seq_lengths": [len(one["input_ids"]) for one in row]}
+
+
 def trainer_of(language_model: LoadedCheckpoint, folder: Path, **options: Any) -> SequenceTrainer:
-    return build_trainer(*language_model, Dataset.from_list(documents()), config(folder, **options))
+    return build_trainer(*language_model, Packed(documents()), config(folder, **options))
 
 
 def gradient(model: torch.nn.Module) -> torch.Tensor:
@@ -90,7 +105,7 @@ def test_packed_logits_equal_separate_ones(language_model: LoadedCheckpoint, tmp
     alone = {tuple(row["input_ids"]): model(torch.tensor([row["input_ids"]])).logits[0] for row in documents()}
     for attention in ("by_document", "sdpa"):
         args = config(tmp_path, per_device_train_batch_size=8)
-        trainer = build_trainer(*language_model, Dataset.from_list(documents()), args, attention)
+        trainer = build_trainer(*language_model, Packed(documents()), args, attention)
         batch = dict(next(iter(trainer.get_train_dataloader())))
         batch.pop("labels")
         logits = model(**batch, use_cache=False).logits[0].detach()
@@ -136,9 +151,8 @@ def test_configuration(tmp_path: Path) -> None:
 
 
 def test_nothing_to_train_on(language_model: LoadedCheckpoint, tmp_path: Path) -> None:
-    empty = Dataset.from_dict({"input_ids": [], "labels": []})
     with pytest.raises(DataError, match="no sequences"):
-        build_trainer(*language_model, empty, config(tmp_path))
+        build_trainer(*language_model, Packed([]), config(tmp_path))
 
 
 def with_audio(loaded: LoadedCheckpoint) -> list[dict[str, list[int]]]:
@@ -174,7 +188,7 @@ def test_lora_has_the_loss_and_gradients_of_plain_cross_entropy_and_trl(
     expected = gradient(model)
     assert expected.numel() == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
-    trainer = build_trainer(model, loaded.processor, Dataset.from_list(rows), args)
+    trainer = build_trainer(model, loaded.processor, Packed(rows), args)
     batch = next(iter(trainer.get_train_dataloader()))
     # a GPU takes TRL's: it reads the head's weight, which must be the one with the trained rows
     for compute in (SequenceTrainer.compute_loss, SFTTrainer.compute_loss):
@@ -190,7 +204,7 @@ def test_lora_ends_as_a_plain_checkpoint_with_its_adapter(language_model: Loaded
     save_checkpoint(*language_model, base)
     args = config(output, max_steps=30, save_strategy="steps", save_steps=20, learning_rate=1e-2)
     model = with_lora(language_model.model, lora_config(language_model.processor.vocabulary, 4), str(base), args)
-    trainer = build_trainer(model, language_model.processor, Dataset.from_list(with_audio(language_model)), args)
+    trainer = build_trainer(model, language_model.processor, Packed(with_audio(language_model)), args)
     trainer.train()
     save_final(trainer)
     lines = [json.loads(line) for line in (output / "training_log.jsonl").read_text().splitlines()]

@@ -1,0 +1,110 @@
+"""What a model says, and sounds like, while it is being trained: fixed requests answered every so many steps, kept as files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from accelerate.utils import is_peft_model
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+from alm.data.example import DataError
+from alm.generation.tasks import answer, make_sound, speak
+from alm.processing import AudioLanguageProcessor
+from alm.scoring.sound.spectrograms import spectrograms
+
+Kind = Literal["ask", "speak", "sound"]
+FOLDER, LOG = "samples", "samples.jsonl"
+
+
+class Request(NamedTuple):
+    """One sample: a text to speak, a caption to make the sound of, or a question (about `audio`)."""
+
+    kind: Kind
+    text: str
+    audio: str | None = None
+
+    @classmethod
+    def parse(cls, value: str) -> "Request":
+        """From `speak=TEXT`, `sound=CAPTION`, `ask=QUESTION` or `ask=FILE|QUESTION`. Raises `DataError` naming these."""
+        kind, found, text = value.partition("=")
+        if not found or kind not in get_args(Kind) or not text.strip():
+            raise DataError(
+                f"--samples {value!r}: speak=TEXT, sound=CAPTION, ask=QUESTION or ask=FILE|QUESTION expected"
+            )
+        audio, bar, question = text.partition("|") if kind == "ask" else ("", "", text)
+        return cls(kind, question if bar or kind != "ask" else text, audio if bar else None)  # type: ignore[arg-type]
+
+
+class Samples(TrainerCallback):
+    """Answers `requests` every `every` steps and at the end, on one process: `samples/<step>-<n>.wav` and `.png`, texts in `samples.jsonl`.
+
+    Draws have their own seed and training's random state is not touched, so that a run with samples is the run without. Raises
+    `DataError` under ZeRO-3 and FSDP, where one process has no whole model.
+    """
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        processor: AudioLanguageProcessor,
+        folder: Path,
+        args: TrainingArguments,
+        every: int,
+        max_seconds: float = 8.0,
+    ) -> None:
+        if is_deepspeed_zero3_enabled() or args.fsdp:
+            raise DataError(
+                "--samples needs the whole model on one process, and ZeRO-3 and FSDP shard it; leave it out, or use ZeRO-2"
+            )
+        if any(request.kind != "ask" or request.audio for request in requests):
+            processor.require_codec()  # now, not after the first thousand steps
+        self.requests, self.processor, self.folder = list(requests), processor, folder / FOLDER
+        self.every, self.max_seconds = every, max_seconds
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Make the samples of this step where it is one for them."""
+        due = state.global_step % self.every == 0 or state.global_step == state.max_steps
+        if due and state.is_world_process_zero:
+            self.make(model, state.global_step)
+
+    def make(self, model: Any, step: int) -> None:
+        """Answer all requests now. The model is left as it was found."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        attention, training, cached = model.config._attn_implementation, model.training, model.config.use_cache
+        model.set_attn_implementation("sdpa")
+        model.config.use_cache = True
+        model.eval()
+        try:
+            rows = [self._sample(model, step, number, request) for number, request in enumerate(self.requests)]
+        finally:
+            model.train(training)
+            model.config.use_cache = cached
+            model.set_attn_implementation(attention)
+        with (self.folder / LOG).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps({"step": step, **row}, ensure_ascii=False) + "\n" for row in rows)
+
+    def _sample(self, model: Any, step: int, number: int, request: Request) -> dict[str, Any]:
+        inner = model.get_base_model() if is_peft_model(model) else model
+        if request.kind == "ask":
+            said = answer(inner, self.processor, request.text, request.audio, max_new_tokens=64, sliced=False)
+            return {"ask": request.text, "audio": request.audio, "answer": said}
+        make = speak if request.kind == "speak" else make_sound
+        limit = {"max_seconds": self.max_seconds, "sliced": not is_peft_model(model)}
+        sound = make(inner, self.processor, request.text, seed=number, **limit)
+        name = f"{step:06d}-{number}"
+        sound.save(self.folder / f"{name}.wav")
+        self._draw(sound.waveform, sound.sampling_rate, request.text, self.folder / f"{name}.png")
+        return {
+            request.kind: request.text,
+            "file": f"{name}.wav",
+            "seconds": sound.seconds,
+            "forced_end": sound.forced_end,
+        }
+
+    def _draw(self, waveform: Any, rate: int, title: str, path: Path) -> None:
+        from matplotlib.image import imsave
+
+        imsave(path, spectrograms({title[:80]: waveform}, rate))
