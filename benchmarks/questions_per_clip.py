@@ -7,6 +7,7 @@ Makes noise clips, a random tiny codec, a tiny language model and MusicQA files 
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -110,27 +111,30 @@ def peak() -> float:
 
 
 def prepare(work: Path, file: Path) -> None:
-    """From the questions to the file of sequences that training reads."""
+    """From the questions to the first row of training; and once more, as a run that goes on does."""
     from alm.checkpoint import load_checkpoint
     from alm.data import musicqa
-    from alm.data.sequences import SequenceBuilder, SequenceReport, write_sequences
     from alm.data.tokens import TokenStore
+    from alm.training.data import DataSet, SequenceOptions, open_rows, write_tables
 
     _, processor = load_checkpoint(str(work / "model"), check_codec=False)
+    folder, options = work / f"tables-{file.stem}", SequenceOptions(2_048)
+    shutil.rmtree(folder, ignore_errors=True)
+    data = DataSet("musicqa", lambda report: musicqa.read(file, work / "audio", report), str(file), (str(file),))
     Path("/proc/self/clear_refs").write_text("5")  # loading's own peak is not ours
     loaded = peak()
-    begun, cpu = time.perf_counter(), time.process_time()
-    store = TokenStore.open(work / "tokens")
-    report = SequenceReport()
-    builder = SequenceBuilder(processor, store, 2_048)
-    write_sequences(builder.build(musicqa.read(file, work / "audio"), report), work / "sequences.arrow")
-    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
-    written = (work / "sequences.arrow").stat().st_size / 1e6
-    print(
-        f"{report.sequences.total():,} questions, {report.tokens:,} tokens ({written:.0f} MB written): {seconds:.1f} s, "
-        f"{cpu:.1f} CPU-s, peak memory +{peak() - loaded:.0f} MB over {loaded:.0f} MB",
-        flush=True,
-    )
+    for start in ("first start", "going on"):
+        begun, cpu = time.perf_counter(), time.process_time()
+        store = TokenStore.open(work / "tokens")
+        report = write_tables([data], processor, store, options, folder).sequences
+        rows = open_rows([data], processor, store, options, folder)
+        assert len(rows[0]["input_ids"]) <= options.max_length
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+        print(
+            f"{start}: {report.sequences.total():,} questions, {report.tokens:,} tokens in {len(rows):,} rows: {seconds:.1f} s, "
+            f"{cpu:.1f} CPU-s, peak memory +{peak() - loaded:.0f} MB over {loaded:.0f} MB",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Built by `recipes/tokenize_corpus.py` (`alm/data/tokens_build.py`); the form on 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from alm.vocabulary import ContractError
 from codec.base import Codes
 
 Audio = str | Path | bytes | Content
+_REMEMBERED = 1 << 16  # paths
 
 
 class TokenStore:
@@ -43,6 +45,8 @@ class TokenStore:
             self.store_contract.require(shard.contract, str(shard.path))
         self.index = ClipIndex(shards)
         self._sources: SourceTable | None = None
+        # many questions about one clip ask for it again and again; what a relative path means depends on the folder
+        self._source_of = lru_cache(_REMEMBERED)(self._find_source)
         self._hashed: dict[tuple[str, int, int], str] = {}
 
     @classmethod
@@ -147,7 +151,7 @@ class TokenStore:
         moved is still found. A file that is gone is known by its path. Raises `DataError` where the content is not in the store.
         """
         path = Path(audio_path)
-        known = self._source_of(str(audio_path))
+        known = self._source_of(str(audio_path), str(Path.cwd()))
         try:
             stat = path.stat()
         except OSError:
@@ -199,7 +203,7 @@ class TokenStore:
             self._sources = read_sources(self.folder / name) if name else SourceTable()
         return self._sources
 
-    def _source_of(self, path: str) -> Source | None:
+    def _find_source(self, path: str, _folder: str) -> Source | None:
         # by the path from the store to the file, or, for rows and archives of others, by the name as it stands
         for name in (item_name(path, self.folder), path):
             source = self.sources().find(name)
