@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 class SpeedArguments:
     work: str = field(metadata={"help": "folder for clips and stores"})
     codec: str | None = field(default=None, metadata={"help": "folder of an EntangleCodec; none: lookups alone"})
+    audio: list[str] = field(default_factory=list, metadata={"help": "recordings, instead of made clips"})
     clips: int = field(default=200, metadata={"help": "clips of mixed lengths"})
     frames_per_batch: int = field(default=1_024, metadata={"help": "the recipe's on a CPU"})
     repeats: int = field(default=3, metadata={"help": "paired repetitions"})
@@ -44,11 +45,12 @@ def main(argv: list[str] | None = None) -> None:
         return
     work = Path(args.work)
     if args.codec:
+        from alm.data.audio_files import find_audio
         from codec import EntangleCodec
 
         codec = EntangleCodec.from_pretrained(args.codec)
         codec.frames_per_batch = args.frames_per_batch
-        paths = make_clips(work / "clips", args.clips)
+        paths = find_audio(args.audio).paths if args.audio else make_clips(work / "clips", args.clips)
         compare(codec, paths, work / "store", args.repeats)
         shares(codec, paths)
         growth(codec, paths, work / "store", args.repeats)
