@@ -7,7 +7,8 @@ be killed at any moment and started again with the same command: nothing is lost
 corpus adds to the store. Unreadable audio is listed in OUTPUT/failures.jsonl.
 
 Audio may also be rows of Parquet files (a column `audio`) or members of tar archives in those folders, or a data set of the Hub,
-read where it is: `--audio OWNER/NAME` (twice: to see what is known, then to encode the rest). Stores of one codec are brought together, and shared, with
+read where it is: `--audio OWNER/NAME` (twice: to see what is known, then to encode the rest). Stores of one codec are brought
+together, and shared, with
 
     python recipes/tokenize_corpus.py --output runs/all --merge runs/a/tokens runs/b/tokens
     python recipes/tokenize_corpus.py --output runs/demo/tokens --verify --statistics --push OWNER/NAME
