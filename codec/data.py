@@ -79,6 +79,27 @@ def _read_table(table: Path, caption_column: str | None) -> list[Clip]:
         return [Clip(table.parent / row["file_name"], row[column]) for row in reader]
 
 
+def parquet_shards(name: str, split: str) -> list[str]:
+    """Addresses of the Parquet files of a data set of the Hub, or of a local folder. Raises `ClipListError` where there are none."""
+    import datasets
+
+    try:
+        files = datasets.load_dataset_builder(name).config.data_files
+    except (OSError, ValueError) as error:
+        raise ClipListError(
+            f"data set {name} cannot be opened for streaming ({type(error).__name__}: {error})"
+        ) from error
+    found = [str(file) for file in (files or {}).get(split, [])]
+    other = next((file for file in found if not file.endswith(".parquet")), None)
+    if not found or other is not None:
+        splits = ", ".join(map(str, files or ())) or "no files"
+        what = f"its split {split} holds {other}" if other else f"it has no split {split} (it has {splits})"
+        raise ClipListError(
+            f"{name} cannot be streamed: {what}, and Parquet files are needed; use it with --streaming false"
+        )
+    return found
+
+
 class DataSetClips(Sequence[Clip]):
     """Clips of a data set of the Hub or of a folder of Parquet files, read from disk when they are asked for."""
 

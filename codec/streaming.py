@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from codec.data import Clip, ClipListError, choose_caption_column
+from codec.data import Clip, choose_caption_column, parquet_shards
 
 KEPT_GROUPS = 8
 """Row groups in memory. Mixtures go through four at a time (`codec.mixing`), and two generations of them overlap."""
@@ -23,7 +23,7 @@ class StreamedClips(Sequence[Clip]):
     """
 
     def __init__(self, name: str, split: str = "train", caption_column: str | None = None) -> None:
-        self.shards = _shards(name, split)
+        self.shards = parquet_shards(name, split)
         with ThreadPoolExecutor(16) as pool:
             footers = list(pool.map(_footer, self.shards))
         self.column = choose_caption_column(footers[0][1], caption_column, "audio", name)
@@ -64,27 +64,6 @@ class StreamedClips(Sequence[Clip]):
     def __getstate__(self) -> dict[str, Any]:
         """Without the groups in memory: each worker reads its own."""
         return {**self.__dict__, "_read": OrderedDict()}
-
-
-def _shards(name: str, split: str) -> list[str]:
-    """Addresses of a data set's Parquet files."""
-    import datasets
-
-    try:
-        files = datasets.load_dataset_builder(name).config.data_files
-    except (OSError, ValueError) as error:
-        raise ClipListError(
-            f"data set {name} cannot be opened for streaming ({type(error).__name__}: {error})"
-        ) from error
-    found = [str(file) for file in (files or {}).get(split, [])]
-    other = next((file for file in found if not file.endswith(".parquet")), None)
-    if not found or other is not None:
-        splits = ", ".join(map(str, files or ())) or "no files"
-        what = f"its split {split} holds {other}" if other else f"it has no split {split} (it has {splits})"
-        raise ClipListError(
-            f"{name} cannot be streamed: {what}, and Parquet files are needed; use it with --streaming false"
-        )
-    return found
 
 
 def _open(shard: str) -> Any:

@@ -20,20 +20,22 @@ class AudioFiles(NamedTuple):
     ignored: Counter[str]
 
 
-def find_audio(sources: Iterable[str | Path]) -> AudioFiles:
+def find_audio(sources: Iterable[str | Path], also: tuple[str, ...] = ()) -> AudioFiles:
     """List audio files.
 
     A source is a folder (searched through all levels, links followed, for the suffixes of `AUDIO_SUFFIXES`; hidden files are
     left out), an audio file, or any other file: a text list of one path per line, taken as they stand (relative to the current
-    folder; empty lines and lines that begin with # are skipped). Raises `DataError` for a source that does not exist, is
-    not text, or yields no file.
+    folder; empty lines and lines that begin with # are skipped). Names that end with one of `also` are taken too. Raises
+    `DataError` for a source that does not exist, is not text, or yields no file.
     """
     found: set[Path] = set()
     ignored: Counter[str] = Counter()
     for source in map(Path, sources):
         if source.is_dir():
-            paths = [path for path in _walk(source) if _is_audio(path) or ignored.update([path.suffix or "no suffix"])]
-        elif source.suffix.lower() in AUDIO_SUFFIXES and source.is_file():
+            paths = [
+                path for path in _walk(source) if is_audio(path, also) or ignored.update([path.suffix or "no suffix"])
+            ]
+        elif source.name.lower().endswith((*AUDIO_SUFFIXES, *also)) and source.is_file():
             paths = [source]
         else:
             paths = _read_list(source)
@@ -44,8 +46,9 @@ def find_audio(sources: Iterable[str | Path]) -> AudioFiles:
     return AudioFiles(sorted(found), ignored)
 
 
-def _is_audio(path: Path) -> bool:
-    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+def is_audio(path: Path, also: tuple[str, ...] = ()) -> bool:
+    """Whether a file is audio, or of a kind in `also`, by its name; hidden files are not."""
+    return path.name.lower().endswith((*AUDIO_SUFFIXES, *also)) and not path.name.startswith(".")
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -62,9 +65,10 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _read_list(source: Path) -> list[Path]:
     try:
-        lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines()]
+        # names may begin or end with blanks, and hold what str.splitlines takes for the end of a line
+        lines = [line.removesuffix("\r") for line in source.read_text(encoding="utf-8-sig").split("\n")]
     except FileNotFoundError:
         raise DataError(f"{source}: no such file or folder") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{source}: neither an audio file nor a text list of paths ({error})") from error
-    return [Path(line) for line in lines if line and not line.startswith("#")]
+    return [Path(line) for line in lines if line.strip() and not line.startswith("#")]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from alm.data.audio_files import find_audio
 from alm.data.example import DataError
 from alm.data.tokens import TokenStore
-from alm.data.tokens_format import content_key, relative_path
+from alm.data.tokens_format import item_name
 from codec.base import Codes
 from codec.data import Clip, read_clips
 from codec.mixing import split_off
@@ -36,7 +36,7 @@ class StoredCodes:
 
     def __call__(self, audio: Path | bytes) -> Codes:
         """Raises `DataError` where the store does not have them."""
-        return self.store.codes_by_key(content_key(audio)) if isinstance(audio, bytes) else self.store.codes(audio)
+        return self.store.codes_of(audio)
 
 
 def read_coded_clips(
@@ -83,7 +83,7 @@ def _known(clips: list[Clip], store: TokenStore) -> tuple[list[Clip], list[str]]
     known, keys, unknown = [], [], []
     for clip in clips:
         assert isinstance(clip.audio, Path)
-        if relative_path(clip.audio, store.folder) in failed:
+        if item_name(clip.audio, store.folder) in failed:
             keys.append("")
             continue
         try:

@@ -3,48 +3,35 @@
 Built by `recipes/tokenize_corpus.py` (`alm/data/tokens_build.py`); the form on disk is in `alm/data/tokens_format.py`.
 """
 
-import bisect
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alm.data.example import Content, DataError
+from alm.data.tokens_check import Statistics, shard_problems, statistics
+from alm.data.tokens_files import read_description, read_failures, unmerged_parts
 from alm.data.tokens_format import (
     FAILURES,
-    FORMAT,
-    KEY_DIGITS,
     PARTS,
     SHARDS,
     STORE,
-    VERSION,
     Failure,
-    Shard,
     Source,
     StoreContract,
-    content_digest,
     content_key,
-    read_failures,
-    read_shard,
-    read_sources,
-    relative_path,
+    item_name,
 )
+from alm.data.tokens_hub import local_folder
+from alm.data.tokens_tables import ClipIndex, Place, Shard, SourceTable, read_shard, read_sources
 from alm.vocabulary import ContractError
 from codec.base import Codes
 
-
-class Statistics(NamedTuple):
-    """What a store holds. `used` (share of codes that occur) and `perplexity` (at most the codebook's size): one per codebook."""
-
-    clips: int
-    hours: float
-    tokens: int
-    used: tuple[float, ...]
-    perplexity: tuple[float, ...]
+Audio = str | Path | bytes | Content
+_REMEMBERED = 1 << 16  # paths
 
 
 class TokenStore:
@@ -52,29 +39,24 @@ class TokenStore:
 
     def __init__(self, folder: Path, description: dict[str, Any], shards: list[Shard]) -> None:
         """Use `TokenStore.open`."""
-        self.folder, self.description, self.shards = folder, description, shards
+        self.folder, self.description = folder, description
         self.store_contract = StoreContract(**description["contract"])
-        self._rows: dict[str, int] = {}
-        self._starts: list[int] = []
-        self._fresh: list[NDArray[np.bool_]] = []  # an unfinished build may hold a clip twice: same content, same codes
-        start = 0
         for shard in shards:
             self.store_contract.require(shard.contract, str(shard.path))
-            self._starts.append(start)
-            rows = enumerate(shard.keys, start)
-            self._fresh.append(np.array([self._rows.setdefault(key, row) == row for row, key in rows], np.bool_))
-            start += len(shard.keys)
-        self._sources: dict[str, Source] | None = None
+        self.index = ClipIndex(shards)
+        self._sources: SourceTable | None = None
+        # many questions about one clip ask for it again and again; what a relative path means depends on the folder
+        self._source_of = lru_cache(_REMEMBERED)(self._find_source)
         self._hashed: dict[tuple[str, int, int], str] = {}
 
     @classmethod
     def open(cls, path: str | Path, codec_fingerprint: str | None = None) -> "TokenStore":
-        """Open a store, also one whose build is not finished yet.
+        """Open a store, also one whose build is not finished yet: a folder, or OWNER/NAME of the Hub where there is no such folder.
 
-        Raises `DataError` where `path` is not a store or is damaged, and `ContractError`, with both fingerprints, where the
-        store was not made with the codec of `codec_fingerprint` (None: do not check).
+        Only the shards' footers are read. Raises `DataError` where `path` is not a store or is damaged, and `ContractError`, with
+        both fingerprints, where the store was not made with the codec of `codec_fingerprint` (None: do not check).
         """
-        folder = Path(path)
+        folder = local_folder(path)
         description = read_description(folder)
         found = description["contract"]["codec_fingerprint"]
         if codec_fingerprint is not None and codec_fingerprint != found:
@@ -99,19 +81,34 @@ class TokenStore:
         return {**asdict(self.store_contract), "codec": self.description["codec"]}
 
     @property
+    def shards(self) -> Sequence[Shard]:
+        """The store's tables of clips."""
+        return self.index.shards
+
+    @property
     def seconds(self) -> float:
         """Seconds of audio, each content counted once."""
-        return float(sum(s.seconds[fresh].sum() for s, fresh in zip(self.shards, self._fresh, strict=True)))
+        return float(sum(shard.seconds[self.index.fresh(i)].sum() for i, shard in enumerate(self.shards)))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.index)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._rows
+        return isinstance(key, str) and self.index.find(key) is not None
 
     def keys(self) -> Iterator[str]:
         """Content keys, in the store's order."""
-        return iter(self._rows)
+        for number, shard in enumerate(self.shards):
+            yield from (key.decode() for key in shard.keys[self.index.fresh(number)])
+
+    def codes_of(self, audio: Audio) -> Codes:
+        """Codes `(K, T)` int64 of a path, of an encoded file's bytes, or of an audio item of a message (`key_of_item`).
+
+        Raises `DataError` where the store does not have it.
+        """
+        if isinstance(audio, str | Path):
+            return self.codes(audio)
+        return self.codes_by_key(self.key_of_item({"bytes": audio} if isinstance(audio, bytes) else audio))
 
     def codes(self, audio_path: str | Path) -> Codes:
         """Codes `(K, T)` int64 of an audio file. Raises `DataError` where the store does not have it."""
@@ -119,28 +116,33 @@ class TokenStore:
 
     def codes_by_key(self, key: str) -> Codes:
         """Codes `(K, T)` int64 of a content key (`content_key` of a file or its bytes). Raises `DataError` if unknown."""
-        shard, row = self._locate(key)
+        shard, row = self._place(key)
         flat = self.shards[shard].clip(row).codes
         return flat.reshape(-1, self.store_contract.num_codebooks).T.astype(np.int64)
 
     def key_of_item(self, item: Content) -> str:
-        """Content key of an audio item of messages, by its `key`, `bytes` or file. Raises `DataError` where the store lacks it."""
-        if item.get("key") is None and item.get("bytes") is None:
+        """Content key of an audio item of messages, by its `key`, `bytes` or `path`, the first of them that it has.
+
+        Raises `DataError` where the store lacks it.
+        """
+        name = next((name for name in ("key", "bytes", "path") if item.get(name) is not None), None)
+        if name is None:
+            raise DataError(f"an audio item with {sorted(item)}: a token store finds audio by its key, bytes or path")
+        if name == "path":
             return self.key_of(item["path"])
-        key: str = item["key"] if item.get("key") is not None else content_key(item["bytes"])
-        if key not in self._rows:
-            raise DataError(self._unknown(key, str(item.get("path") or "a clip")))
+        key: str = item["key"] if name == "key" else content_key(item["bytes"])
+        if key not in self:
+            raise DataError(self._unknown(key, str(item.get("path") or f"content {key}")))
         return key
 
     def frames_by_key(self, key: str) -> int:
         """`T` of a content key, without reading its codes."""
-        shard, row = self._locate(key)
+        shard, row = self._place(key)
         return int(self.shards[shard].num_frames[row])
 
     def num_frames(self, audio_path: str | Path) -> int:
         """`T` of a file, without reading its codes."""
-        shard, row = self._locate(self.key_of(audio_path))
-        return int(self.shards[shard].num_frames[row])
+        return self.frames_by_key(self.key_of(audio_path))
 
     def key_of(self, audio_path: str | Path) -> str:
         """Content key of an audio file that is in the store.
@@ -149,13 +151,13 @@ class TokenStore:
         moved is still found. A file that is gone is known by its path. Raises `DataError` where the content is not in the store.
         """
         path = Path(audio_path)
-        known = self._source_of(path)
+        known = self._source_of(str(audio_path), str(Path.cwd()))
         try:
             stat = path.stat()
         except OSError:
             if known is None:
                 raise DataError(
-                    f"{path}: no such file, and token store {self.folder} does not know this path"
+                    f"{audio_path}: no such file, and token store {self.folder} does not know this path"
                 ) from None
             return known.key
         if known is not None and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
@@ -164,7 +166,7 @@ class TokenStore:
         if seen not in self._hashed:
             self._hashed[seen] = content_key(path)
         key = self._hashed[seen]
-        if key not in self._rows:
+        if key not in self:
             raise DataError(self._unknown(key, str(path)))
         return key
 
@@ -174,23 +176,15 @@ class TokenStore:
 
     def statistics(self) -> Statistics:
         """Totals, codebook use and perplexity; reads every code once."""
-        K, size = self.store_contract.num_codebooks, self.store_contract.codebook_size
-        counts = np.zeros((K, size), np.int64)
-        for shard, fresh in zip(self.shards, self._fresh, strict=True):
-            flat = shard.values[np.repeat(fresh, np.diff(shard.offsets))]
-            counts += np.stack([np.bincount(flat[k::K], minlength=size) for k in range(K)])
-        p = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        entropy = -(p * np.log(np.where(p > 0, p, 1))).sum(axis=1)
-        used, perplexity = (counts > 0).mean(axis=1).tolist(), np.exp(entropy).tolist()
-        return Statistics(len(self), self.seconds / 3600, int(counts.sum()), tuple(used), tuple(perplexity))
+        return statistics(self.index, self.store_contract)
 
     def verify(self) -> list[str]:
         """Read every shard again; returns what is wrong, one line each (empty: all is well).
 
-        Checks each file's bytes against the hash in its name, shapes, code ranges, duplicates, totals, and that every source's
+        Checks each file's bytes against the hash in its name, shapes, code ranges, order, duplicates, totals, and that every source's
         key is there.
         """
-        problems = [problem for shard in self.shards for problem in _shard_problems(shard, self.store_contract)]
+        problems = [problem for shard in self.shards for problem in shard_problems(shard, self.store_contract)]
         stored = sum(len(shard.keys) for shard in self.shards)
         if stored != len(self):
             problems.append(f"{stored - len(self)} clips are stored twice (an unfinished build: run it again to merge)")
@@ -198,64 +192,32 @@ class TokenStore:
             problems.append("the build is not finished: run recipes/tokenize_corpus.py again with the same arguments")
         elif self.description["clips"] != len(self):
             problems.append(f"{STORE} counts {self.description['clips']} clips, the shards hold {len(self)}")
-        lost = [source.path for source in self.sources().values() if source.key not in self._rows]
-        problems += [f"source {path}: its content is not in any shard" for path in lost]
-        return problems
+        known = np.isin(self.sources().keys(), self.index.all_keys())
+        lost = [source.path for source, found in zip(self.sources(), known, strict=True) if not found]
+        return problems + [f"source {path}: its content is not in any shard" for path in lost]
 
-    def sources(self) -> dict[str, Source]:
-        """Known files by path (relative to the store's folder)."""
+    def sources(self) -> SourceTable:
+        """Known audio in order of its name (a path is relative to the store's folder)."""
         if self._sources is None:
             name = self.description["sources"]
-            rows = read_sources(self.folder / name) if name else []
-            self._sources = {row.path: row for row in rows}
+            self._sources = read_sources(self.folder / name) if name else SourceTable()
         return self._sources
 
-    def _source_of(self, path: Path) -> Source | None:
-        source = self.sources().get(relative_path(path, self.folder))
-        return source if source is not None and source.key in self._rows else None
+    def _find_source(self, path: str, _folder: str) -> Source | None:
+        # by the path from the store to the file, or, for rows and archives of others, by the name as it stands
+        for name in (item_name(path, self.folder), path):
+            source = self.sources().find(name)
+            if source is not None and source.key in self:
+                return source
+        return None
 
-    def _locate(self, key: str) -> tuple[int, int]:
-        row = self._rows.get(key)
-        if row is None:
+    def _place(self, key: str) -> Place:
+        place = self.index.find(key)
+        if place is None:
             raise DataError(self._unknown(key, f"content {key}"))
-        shard = bisect.bisect_right(self._starts, row) - 1
-        return shard, row - self._starts[shard]
+        return place
 
     def _unknown(self, key: str, what: str) -> str:
         reasons = [failure.reason for failure in self.failures() if failure.key == key]
         why = f"it could not be encoded: {reasons[0]}" if reasons else "run recipes/tokenize_corpus.py over its folder"
         return f"{what} is not in token store {self.folder} ({len(self)} clips); {why}"
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """`store.json` of a store. Raises `DataError` where there is none or it is of another format."""
-    try:
-        read = json.loads((folder / STORE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{folder}: not a token store (no {STORE}); recipes/tokenize_corpus.py makes one") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder / STORE}: cannot be read ({error})") from error
-    description: dict[str, Any] = read if isinstance(read, dict) else {}
-    found = (description.get("format"), description.get("version"))
-    if found != (FORMAT, VERSION):
-        raise DataError(f"{folder / STORE}: format {found} found, {(FORMAT, VERSION)} expected; tokenise again")
-    return description
-
-
-def unmerged_parts(folder: Path) -> list[Path]:
-    """Parts of a build that is not finished."""
-    return sorted((folder / PARTS).glob("*.arrow"))
-
-
-def _shard_problems(shard: Shard, contract: StoreContract) -> list[str]:
-    problems: list[str] = []
-    if not shard.path.stem.endswith(content_digest(shard.path)):
-        problems.append(f"{shard.path}: its bytes do not fit the hash in its name: damaged")
-    lengths: NDArray[np.integer[Any]] = np.diff(shard.offsets)
-    if (lengths != shard.num_frames * contract.num_codebooks).any():
-        problems.append(f"{shard.path}: clips whose codes are not num_frames × {contract.num_codebooks}")
-    if shard.values.size and shard.values.max() >= contract.codebook_size:
-        problems.append(f"{shard.path}: code {shard.values.max()} outside [0, {contract.codebook_size})")
-    if any(len(key) != KEY_DIGITS for key in shard.keys):
-        problems.append(f"{shard.path}: keys that are not {KEY_DIGITS} hexadecimal digits")
-    return problems

@@ -1,10 +1,12 @@
-"""Audio for tokenising: files read and resampled in threads while the codec works, then batched by length."""
+"""Audio for tokenising: clips read and resampled in threads while the codec works, then batched by length."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from alm.data.audio_groups import Audio
 from alm.data.tokens_format import content_key
 from codec.audio import AudioError, read_audio, read_bytes
 from codec.base import Waveform
@@ -15,11 +17,12 @@ _READ_AHEAD_FILES = 256
 
 
 class Job(NamedTuple):
-    """One content to encode: its key, the file to read it from, the file's size in bytes."""
+    """One content to encode: its key, what messages call it, its size in bytes, and where it is."""
 
     key: str
-    path: str
+    name: str
     size: int
+    audio: Audio
 
 
 class Loaded(NamedTuple):
@@ -31,16 +34,33 @@ class Loaded(NamedTuple):
 
 
 def load(job: Job, sampling_rate: int) -> Loaded:
-    """Read one file; whatever is wrong with it becomes the reason."""
+    """Read one clip; whatever is wrong with it becomes the reason, without the clip's name."""
     try:
-        data = read_bytes(job.path)
+        data = read(job.audio)
         if content_key(data) != job.key:
-            raise AudioError(f"{job.path}: changed while the store was being built; run the command again")
-        return Loaded(job, read_audio(data, sampling_rate, name=job.path))
+            raise AudioError("changed while the store was being built; run the command again")
+        waveform = read_audio(data, sampling_rate, name=job.name)
+        return Loaded(Job(job.key, job.name, job.size, Path()), waveform)  # the bytes are done with
     except AudioError as error:
-        return Loaded(job, None, str(error))
+        reason = bare_reason(error, job.audio, job.name)
     except MemoryError:
-        return Loaded(job, None, f"{job.path}: {job.size} bytes, too long for this machine's memory")
+        reason = f"{job.size} bytes, too long for this machine's memory"
+    return Loaded(job, None, reason)
+
+
+def read(audio: Audio) -> bytes:
+    """Bytes of a clip. Raises `AudioError` where there are none."""
+    if isinstance(audio, AudioError):
+        raise audio
+    return audio if isinstance(audio, bytes) else read_bytes(audio)
+
+
+def bare_reason(error: AudioError, audio: Audio, name: str) -> str:
+    """What is wrong, without where: the list of failures has the name beside it, and paths are the machine's."""
+    text = str(error)
+    for prefix in (f"{name}: ", f"{audio}: " if isinstance(audio, Path) else ""):
+        text = text.removeprefix(prefix)
+    return text
 
 
 def load_all(jobs: Iterable[Job], sampling_rate: int, workers: int) -> Iterator[Loaded]:

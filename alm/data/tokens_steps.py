@@ -1,57 +1,32 @@
-"""The steps around encoding: prepare the folder, hash the files, merge the parts, report."""
+"""The steps before encoding: lock and prepare the folder, find out which content each clip has."""
 
 import fcntl
-import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from alm.data.audio_groups import Audio, AudioGroup
 from alm.data.example import DataError
-from alm.data.tokens import read_description, unmerged_parts
-from alm.data.tokens_format import (
-    FAILURES,
-    FORMAT,
-    PARTS,
-    SHARDS,
-    STORE,
-    VERSION,
-    WORK,
-    Clip,
-    Failure,
-    Shard,
-    Source,
-    StoreContract,
-    content_key,
-    is_temporary,
-    read_failures,
-    read_shard,
-    read_sources,
-    remove_temporary,
-    write_atomic,
-    write_failures,
-    write_shard,
-    write_sources,
-)
+from alm.data.tokens_files import is_temporary, read_description, remove_temporary
+from alm.data.tokens_format import PARTS, SHARDS, STORE, WORK, Failure, Source, StoreContract, content_key, item_name
+from alm.data.tokens_merge import commit, committed_sources
+from alm.data.tokens_read import bare_reason, read
+from alm.data.tokens_tables import read_sources, write_sources
 from codec.audio import AudioError
 
 
-class BuildReport(NamedTuple):
-    """What a build left: files given, of them failed; contents newly encoded by all ranks; what the store now holds."""
+class Given(NamedTuple):
+    """One clip that a run was given: the number of its group, and its label there."""
 
-    files: int
-    failed: int
-    encoded: int
-    clips: int
-    hours: float
+    group: int
+    label: str
 
 
 @dataclass(frozen=True)
@@ -115,7 +90,7 @@ def prepare(run: Run) -> None:
         return
     remove_temporary(folder)
     if not (folder / STORE).is_file():
-        _commit(run, [], "", {"clips": 0, "seconds": 0.0, "tokens": 0, "made_with": {}})
+        commit(folder, run.contract, run.codec)
     for name in (SHARDS, PARTS, WORK):
         (folder / name).mkdir(exist_ok=True)
         remove_temporary(folder / name)
@@ -123,133 +98,78 @@ def prepare(run: Run) -> None:
         path.unlink()  # of an earlier run, perhaps with another number of ranks
 
 
-def existing(folder: Path) -> list[Shard]:
-    """Committed shards and parts. A listed shard that is missing is no error here: its clips are encoded again."""
-    listed = [folder / SHARDS / name for name in read_description(folder)["shards"]]
-    return [read_shard(path) for path in [*filter(Path.is_file, listed), *unmerged_parts(folder)]]
+class Hashing:
+    """One rank's share of the groups: the content key of each clip, from the tables of earlier runs where the file is unchanged."""
 
+    def __init__(self, run: Run, groups: Sequence[AudioGroup]) -> None:
+        self.run, self.groups = run, groups
+        earlier = [committed_sources(run.folder), *_tables(run.work, "sources-*.arrow")]
+        self.known = {(row.path, row.mtime_ns): row for table in earlier for row in table}
+        self.found: list[Source] = []
+        self.fresh: list[Source] = []
+        self.failures: list[Failure] = []
 
-def hash_files(run: Run, given: Mapping[str, str]) -> list[Failure]:
-    """Hash this rank's share of the files, except those known by path, size and time; leaves the result in `work/`."""
-    known = {row[:3]: row.key for row in [*_committed_sources(run.folder), *_read_tables(run.work, "sources-*.arrow")]}
-    items = list(given.items())[run.rank :: run.world_size]
-    found: list[Source] = []
-    fresh: list[Source] = []
-    failures: list[Failure] = []
+    def hash(self) -> list[Failure]:
+        """Leave the result in `work/`; returns the clips that cannot be read."""
+        groups = self.groups[self.run.rank :: self.run.world_size]
+        flushed = time.monotonic()
+        total = sum(len(group.labels) for group in groups)
+        with ThreadPoolExecutor(max(2, self.run.workers)) as pool, self.run.bar("hash", total, " clips") as bar:
+            for start in range(0, len(groups), 256):
+                for rows in pool.map(self._look, groups[start : start + 256]):
+                    bar.update(len(rows))
+                    self._take(rows)
+                if self.fresh and time.monotonic() - flushed >= self.run.flush_seconds:
+                    write_sources(self.run.work, self.fresh)
+                    self.fresh, flushed = [], time.monotonic()
+        write_sources(self.run.work, self.found, f"assigned-{self.run.rank}-")
+        return self.failures
 
-    def look(item: tuple[str, str]) -> tuple[Source, bool] | Failure:
-        relative, path = item
+    def _take(self, rows: Sequence[Source | Failure]) -> None:
+        for row in rows:
+            if isinstance(row, Failure):
+                self.failures.append(row)
+                continue
+            self.found.append(row)
+            if (row.path, row.mtime_ns) not in self.known:
+                self.fresh.append(row)
+
+    def _look(self, group: AudioGroup) -> list[Source | Failure]:
+        names = {label: item_name(group.path, self.run.folder, label) for label in group.labels}
         try:
-            stat = Path(path).stat()
-            key = known.get((relative, stat.st_size, stat.st_mtime_ns))
-            return Source(relative, stat.st_size, stat.st_mtime_ns, key or content_key(path)), key is None
+            size, mtime = group.stamp()
         except OSError as error:
-            return Failure(relative, "", f"{path}: {error.strerror}")
-        except AudioError as error:
-            return Failure(relative, "", str(error))
+            return [Failure(name, "", str(error.strerror)) for name in names.values()]
+        rows: dict[str, Source | Failure] = {}
+        for label, name in names.items():
+            row = self.known.get((name, mtime))
+            if row is not None and size in (None, row.size):
+                rows[label] = row
+        unknown = [label for label in names if label not in rows]
+        for label, audio in group.read(unknown) if unknown else ():
+            rows[label] = _hashed(names[label], size, mtime, audio, group.path + label)
+        return list(rows.values())
 
-    flushed = time.monotonic()
-    with ThreadPoolExecutor(max(2, run.workers)) as pool, run.bar("hash", len(items), " files") as bar:
-        for start in range(0, len(items), 256):
-            for result in pool.map(look, items[start : start + 256]):
-                bar.update()
-                if isinstance(result, Failure):
-                    failures.append(result)
-                    continue
-                found.append(result[0])
-                fresh += [result[0]] if result[1] else []
-            if fresh and time.monotonic() - flushed >= run.flush_seconds:
-                write_sources(run.work, fresh)
-                fresh, flushed = [], time.monotonic()
-    write_sources(run.work, found, f"assigned-{run.rank}-")
-    return failures
+
+def _hashed(name: str, size: int | None, mtime: int, audio: Audio, where: str) -> Source | Failure:
+    try:
+        if isinstance(audio, Path) and size is not None:
+            return Source(name, size, mtime, content_key(audio))
+        data = read(audio)
+        return Source(name, len(data), mtime, content_key(data))
+    except AudioError as error:
+        return Failure(name, "", bare_reason(error, audio, where))
 
 
 def read_assigned(run: Run) -> list[Source]:
-    """All files given to this run that could be hashed, by all ranks, in order of path."""
-    return sorted(_read_tables(run.work, "assigned-*.arrow"))
+    """All clips given to this run that could be hashed, by all ranks, in order of name."""
+    return sorted(row for table in _tables(run.work, "assigned-*.arrow") for row in table)
 
 
-def merge(run: Run, given: Mapping[str, str], assigned: Sequence[Source], shard_codes: int) -> None:
-    """Bring parts and shards into shards in order of key, commit, and remove what is no longer needed."""
-    folder, description = run.folder, read_description(run.folder)
-    shards = existing(folder)
-    rows: dict[str, tuple[Shard, int]] = {}
-    for shard in shards:
-        for row, key in enumerate(shard.keys):
-            rows.setdefault(key, (shard, row))
-    names = description["shards"]
-    if [shard.path.name for shard in shards] != names:
-        names = _write_shards(run, rows, shard_codes)
-    others = [row for row in _committed_sources(folder) if row.path not in given]
-    sources = sorted(row for row in [*others, *assigned] if row.key in rows)
-    new = [failure for path in run.work.glob("failures-*.jsonl") for failure in read_failures(path)]
-    failures = [failure for failure in read_failures(folder / FAILURES) if failure.path not in given] + new
-    write_failures(folder / FAILURES, failures)
-    totals = {
-        "clips": len(rows),
-        "seconds": sum(float(rows[key][0].seconds[rows[key][1]]) for key in sorted(rows)),
-        "tokens": sum(int(rows[key][0].num_frames[rows[key][1]]) for key in rows) * run.contract.num_codebooks,
-        "made_with": description["made_with"] if names == description["shards"] else _versions(),
-    }
-    kept = write_sources(folder, sources)
-    _commit(run, names, kept, totals)
-    for path in [*(folder / SHARDS).iterdir(), *folder.glob("sources-*.arrow")]:
-        if path.name not in (*names, kept):
-            path.unlink()
-    shutil.rmtree(folder / PARTS)
-    shutil.rmtree(run.work)
+def all_given(groups: Sequence[AudioGroup], folder: Path) -> Mapping[str, Given]:
+    """Where each clip of a run is, by its name in the store."""
+    return {item_name(g.path, folder, label): Given(i, label) for i, g in enumerate(groups) for label in g.labels}
 
 
-def report(run: Run, given: Mapping[str, str], stored_before: int) -> BuildReport:
-    """Read back what the finished build left."""
-    description = read_description(run.folder)
-    failed = sum(failure.path in given for failure in read_failures(run.folder / FAILURES))
-    clips = description["clips"]
-    return BuildReport(len(given), failed, clips - stored_before, clips, description["seconds"] / 3600)
-
-
-def _write_shards(run: Run, rows: Mapping[str, tuple[Shard, int]], shard_codes: int) -> list[str]:
-    names: list[str] = []
-    for clips in _cut((shard.clip(row) for _, (shard, row) in sorted(rows.items())), shard_codes):
-        names.append(write_shard(run.folder / SHARDS, clips, run.contract, f"{len(names):05d}-"))
-    return names
-
-
-def _cut(clips: Iterator[Clip], shard_codes: int) -> Iterator[list[Clip]]:
-    shard: list[Clip] = []
-    held = 0
-    for clip in clips:
-        if shard and held + len(clip.codes) > shard_codes:
-            yield shard
-            shard, held = [], 0
-        shard.append(clip)
-        held += len(clip.codes)
-    if shard:
-        yield shard
-
-
-def _commit(run: Run, shards: Sequence[str], sources: str, totals: Mapping[str, Any]) -> None:
-    description = {
-        "format": FORMAT,
-        "version": VERSION,
-        "codec": run.codec,
-        "contract": asdict(run.contract),
-        **totals,
-        "sources": sources,
-        "shards": list(shards),
-    }
-    write_atomic(run.folder / STORE, (json.dumps(description, indent=2) + "\n").encode())
-
-
-def _committed_sources(folder: Path) -> list[Source]:
-    name = read_description(folder)["sources"]
-    return read_sources(folder / name) if name else []
-
-
-def _read_tables(folder: Path, pattern: str) -> list[Source]:
-    return [row for path in sorted(folder.glob(pattern)) for row in read_sources(path)]
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "transformers", "soundfile", "soxr", "numpy")}
+def _tables(folder: Path, pattern: str) -> Iterator[Any]:
+    return map(read_sources, sorted(folder.glob(pattern)))

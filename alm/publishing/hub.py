@@ -1,5 +1,6 @@
 """To the Hub: create the repository, upload the folder in one commit, read back what arrived."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,8 +15,8 @@ from huggingface_hub.errors import (
 
 from alm.data.example import DataError
 
-REPLACED = ["*.safetensors", "*.index.json", "codec/*"]
-"""What an upload removes where the new folder lacks it: a stale shard would be loaded. Other files of the repository stay."""
+REPLACED = ("*.safetensors", "*.index.json", "codec/*")
+"""What an upload of a model removes where the new folder lacks it: a stale shard would be loaded. Other files of the repository stay."""
 # its first base is the HTTP client's own error, a lost connection among them; the client changes with the version
 FAILURES: tuple[type[Exception], ...] = (HfHubHTTPError.__bases__[0], HFValidationError, OSError)
 DENIED = (401, 403)
@@ -29,23 +30,32 @@ def require_login(repo: str) -> None:
         _explain(error, repo)
 
 
-def push(folder: Path, repo: str, private: bool, revision: str | None, message: str) -> str:
-    """Upload `folder` to the model repository `repo` (made where it is not there) and return the commit.
+def push(
+    folder: Path,
+    repo: str,
+    private: bool,
+    revision: str | None,
+    message: str,
+    repo_type: str = "model",
+    replaced: Sequence[str] = REPLACED,
+) -> str:
+    """Upload `folder` to the repository `repo` (made where it is not there) and return the commit.
 
-    `private` decides for a new repository only; `revision` is a branch, made where it is not there. Raises `DataError` where the
-    Hub refuses.
+    `replaced` are patterns of files that are removed where the folder lacks them. `private` decides for a new repository only;
+    `revision` is a branch, made where it is not there. Raises `DataError` where the Hub refuses.
     """
     api = HfApi()
     try:
-        api.create_repo(repo, private=private, repo_type="model", exist_ok=True)
+        api.create_repo(repo, private=private, repo_type=repo_type, exist_ok=True)
         if revision is not None:
-            api.create_branch(repo, branch=revision, exist_ok=True)
+            api.create_branch(repo, branch=revision, repo_type=repo_type, exist_ok=True)
         commit = api.upload_folder(
             repo_id=repo,
+            repo_type=repo_type,
             folder_path=folder,
             commit_message=message,
             revision=revision,
-            delete_patterns=REPLACED,
+            delete_patterns=list(replaced),
         )
     except FAILURES as error:
         _explain(error, repo)

@@ -423,7 +423,7 @@ def test_a_push_uploads_exactly_the_folder(
     ]
     calls = {name: (values, named) for name, values, named in hub.calls}
     assert calls["create_repo"] == (("someone/heard",), {"private": True, "repo_type": "model", "exist_ok": True})
-    assert calls["create_branch"] == (("someone/heard",), {"branch": "v1", "exist_ok": True})
+    assert calls["create_branch"] == (("someone/heard",), {"branch": "v1", "repo_type": "model", "exist_ok": True})
     named = calls["upload_folder"][1]
     assert (named["repo_id"], named["commit_message"], named["revision"]) == ("someone/heard", "First", "v1")
     assert calls["hf_hub_download"] == (("someone/heard", "config.json"), {"revision": "c0ffee"})

@@ -1,14 +1,18 @@
 """`recipes/tokenize_corpus.py` through its own `main()`, and once for real on two processes."""
 
 import os
+import re
 import runpy
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from accelerate import PartialState
 
@@ -83,11 +87,64 @@ def test_lists_of_paths_and_several_sources(
     assert "3 contents encoded" in capsys.readouterr().out
 
 
+def test_parquet_rows_and_archives_are_counted_and_tokenised(
+    main: Callable[[list[str]], None], corpus: Path, tmp_path: Path, toy_codec: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = sorted(corpus.glob("*.flac"))
+    rows = [{"bytes": path.read_bytes(), "path": path.name} for path in files[:3]]
+    (tmp_path / "mixed").mkdir()
+    pq.write_table(pa.table({"audio": rows}), tmp_path / "mixed" / "train.parquet")
+    with tarfile.open(tmp_path / "mixed" / "rest.tar.gz", "w:gz") as archive:
+        for path in files[2:]:
+            archive.add(path, path.name)
+    main(arguments(tmp_path / "mixed", tmp_path / "tokens", "--dry_run"))
+    out = capsys.readouterr().out
+    assert "0 audio files and 9 clips in 2 Parquet files or archives" in out and "not counted: 9 clips" in out
+    main(arguments(tmp_path / "mixed", tmp_path / "tokens"))
+    assert "8 contents encoded, 0 of 9 files failed" in capsys.readouterr().out
+    main(arguments(corpus, tmp_path / "tokens"))
+    assert "0 contents encoded" in capsys.readouterr().out and sum(toy_codec.calls) == 8
+
+
+def test_stores_are_merged_counted_and_pushed(
+    main: Callable[[list[str]], None],
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, numbers in (("a", range(5)), ("b", range(3, 8))):
+        (tmp_path / f"{name}.txt").write_text("".join(f"{corpus}/{n}.flac\n" for n in numbers))
+        main(arguments(tmp_path / f"{name}.txt", tmp_path / name))
+    capsys.readouterr()
+    main(["--output", str(tmp_path / "all"), "--merge", str(tmp_path / "a"), str(tmp_path / "b"), "--verify"])
+    out = capsys.readouterr().out
+    assert "8 clips after merging" in out and "sound: every shard" in out and "codebook 0: " in out
+    main(["--output", str(tmp_path / "all"), "--statistics"])
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'all'}: 8 clips, ")
+    pushed: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("alm.data.tokens_hub.push_store", lambda *given: pushed.append(given) or "c0ffee")
+    main(["--output", str(tmp_path / "all"), "--push", "someone/tokens", "--private"])
+    assert pushed == [(tmp_path / "all", "someone/tokens", True)]
+    assert "pushed to someone/tokens at c0ffee" in capsys.readouterr().out
+
+
+def test_the_progress_line_has_speed_and_time_left(
+    main: Callable[[list[str]], None], corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(arguments(corpus, tmp_path / "tokens"))
+    line = capsys.readouterr().err.split("encode: ")[-1]
+    # elapsed < left, bytes a second, hours of audio so far and a second
+    assert re.search(r"\[\d\d:\d\d<[\d?:]+, +[\d.?]+[kMG]?B/s, [\d.]+ h of audio, [\d.]+ h/s\]", line), line
+
+
 def test_mistakes_are_named(
     main: Callable[[list[str]], None], corpus: Path, tmp_path: Path, toy_codec: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for argv, message in [
         (["--output", "x"], "--codec and --audio are required"),
+        (["--output", "x", "--audio", "a", "--verify"], "are required, together"),
+        ([*arguments(corpus, tmp_path / "t"), "--merge", "b"], "two runs"),
         (arguments(corpus, tmp_path / "t", "--max_failures", "5"), "a share from 0 to 1"),
         (arguments(corpus, tmp_path / "t", "--frames_per_batch", "0"), "at least 1"),
         (arguments(corpus, tmp_path / "t", "--frames", "0"), "unknown argument"),

@@ -1,6 +1,7 @@
 """Building the token store: the finished folder is the same, byte for byte, whatever happened on the way."""
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -8,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from alm.data import tokens_format
+from alm.data import tokens_files
+from alm.data.audio_groups import AudioGroup, find_groups
 from alm.data.example import DataError
 from alm.data.tokens import TokenStore
-from alm.data.tokens_build import BuildReport, build_token_store
+from alm.data.tokens_build import BuildReport, build_token_store, merge_stores
 from alm.data.tokens_format import content_key
 from alm.data.tokens_read import Job, batches, in_background, load, load_all, windows
 from alm.vocabulary import ContractError
@@ -34,7 +38,9 @@ def write_clips(folder: Path, lengths: Sequence[int], rate: int = 24_000) -> lis
     return paths
 
 
-def build(paths: Sequence[Path], codec: ToyCodec, output: Path, world_size: int = 1, **kwargs: Any) -> BuildReport:
+def build(
+    paths: Sequence[Path | AudioGroup], codec: ToyCodec, output: Path, world_size: int = 1, **kwargs: Any
+) -> BuildReport:
     """Build with so many ranks, each a thread of this process."""
     if world_size == 1:
         return build_token_store(paths, codec, output, progress=False, **kwargs)
@@ -128,6 +134,30 @@ def test_batches_hold_every_clip_once_within_the_budget(lengths: list[int], budg
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_ranks_read_their_own_row_groups_and_a_second_run_reads_none(
+    world_size: int, tmp_path: Path, toy_codec: ToyCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write_clips(tmp_path / "audio", [500, 900, 500, 1_300, 2_000, 700, 900])
+    table = pa.table({"audio": [{"bytes": path.read_bytes(), "path": path.name} for path in paths]})
+    pq.write_table(table, tmp_path / "clips.parquet", row_group_size=3)
+    reads: list[int] = []
+    original = pq.ParquetFile.read_row_group
+
+    def counted(self: Any, number: int, **kwargs: Any) -> Any:
+        reads.append(number)
+        return original(self, number, **kwargs)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    groups = find_groups([str(tmp_path / "clips.parquet")]).groups
+    assert [len(group.labels) for group in groups] == [3, 3, 1]
+    build(groups, toy_codec, tmp_path / "tokens", world_size)
+    assert sum(toy_codec.calls) == 5
+    assert sorted(reads) == [0, 0, 1, 1, 2], "once to hash, once to encode what is new"
+    build(groups, toy_codec, tmp_path / "tokens", world_size)
+    assert sum(toy_codec.calls) == 5 and len(reads) == 5
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_equal_contents_are_encoded_once_and_a_second_run_encodes_nothing(
     world_size: int, tmp_path: Path, toy_codec: ToyCodec
 ) -> None:
@@ -197,7 +227,8 @@ def test_unreadable_files_are_listed_counted_and_tried_again(
     store = TokenStore.open(tmp_path / "tokens")
     reasons = {Path(failure.path).name: failure.reason for failure in store.failures()}
     assert list(reasons) == ["copy.wav", "cut.wav", "missing.wav", "text.wav"]
-    assert "not an audio file" in reasons["copy.wav"] and "same content as" in reasons["text.wav"]
+    assert reasons["copy.wav"].startswith("not an audio file") and reasons["text.wav"] == reasons["copy.wav"]
+    assert str(tmp_path) not in (tmp_path / "tokens/failures.jsonl").read_text()  # a path of this machine
     assert "cut short" in reasons["cut.wav"] and "No such file" in reasons["missing.wav"]
     with pytest.raises(DataError, match=r"could not be encoded.*cut short"):
         store.codes(tmp_path / "audio/bad/cut.wav")
@@ -289,13 +320,13 @@ def test_two_builds_of_one_store_at_a_time_are_refused(tmp_path: Path, make_toy_
 
 def test_a_file_that_changes_between_hash_and_reading_is_a_failure(tmp_path: Path) -> None:
     path = write_clips(tmp_path, [100])[0]
-    loaded = load(Job("0" * 32, str(path), 10), 24_000)
+    loaded = load(Job("0" * 32, str(path), 10, path), 24_000)
     assert loaded.waveform is None and "changed while" in loaded.reason
 
 
 def test_reading_ahead_keeps_the_order_and_passes_errors_on(tmp_path: Path) -> None:
     paths = write_clips(tmp_path, range(1, 400))
-    jobs = [Job(content_key(path), str(path), 1 << 20) for path in paths]
+    jobs = [Job(content_key(path), str(path), 1 << 20, path) for path in paths]
     window_lengths = [
         [0 if item.waveform is None else len(item.waveform) for item in window]
         for window in in_background(windows(load_all(jobs, 24_000, 3), 1_000))
@@ -309,6 +340,84 @@ def test_reading_ahead_keeps_the_order_and_passes_errors_on(tmp_path: Path) -> N
 
     with pytest.raises(KeyError, match="bug"):
         list(in_background(failing()))
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the fixture is a class
+@given(LENGTHS, st.data())
+def test_merged_stores_are_the_store_of_all_their_audio(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_toy_codec: type[ToyCodec],
+    lengths: list[int],
+    data: st.DataObject,
+) -> None:
+    root = tmp_path_factory.mktemp("merged")
+    codec = make_toy_codec(2)
+    paths = [*write_clips(root / "audio", lengths), *write_clips(root / "bad", [10, 20, 30])]
+    for path in paths[-3:]:
+        path.write_bytes(b"no audio " + path.name[:1].encode())  # failures, equal in content
+    build(paths, codec, root / "union", shard_codes=40, max_failures=1.0)
+    stores = [root / name for name in "abc"]
+    for store in stores:
+        some = data.draw(st.lists(st.sampled_from(paths), min_size=1, unique=True))
+        build(some, codec, store, shard_codes=data.draw(st.sampled_from([40, 1_000])), max_failures=1.0)
+    build(paths[data.draw(st.integers(0, len(paths) - 1)) :], codec, stores[0], shard_codes=40, max_failures=1.0)
+    rest = [path for path in paths if not any(holds(store, path) for store in stores)]
+    if rest:
+        build(rest, codec, stores[2], max_failures=1.0)
+    if data.draw(st.booleans()):  # into one of them, or into a new one
+        target, others = stores[0], stores[1:]
+    else:
+        target, others = root / "new", data.draw(st.permutations(stores))
+    merge_stores(others, target, shard_codes=40)
+    assert tree(target) == tree(root / "union")
+    merge_stores(others, target, shard_codes=40)
+    assert tree(target) == tree(root / "union")
+
+
+def holds(store: Path, path: Path) -> bool:
+    known = {row.path for row in [*TokenStore.open(store).sources(), *TokenStore.open(store).failures()]}
+    return os.path.relpath(path, store) in known
+
+
+def test_what_cannot_be_merged_is_refused(tmp_path: Path, make_toy_codec: type[ToyCodec]) -> None:
+    paths = write_clips(tmp_path / "audio", [480 * n for n in range(1, 5)])
+    build(paths, make_toy_codec(), tmp_path / "a")
+    build(paths, make_toy_codec(fingerprint="other"), tmp_path / "b")
+    with pytest.raises(ContractError, match=r"store .*b was made with another codec: .*'other'"):
+        merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "c")
+    with pytest.raises(ContractError, match="another codec"):
+        merge_stores([tmp_path / "b"], tmp_path / "a")
+    with pytest.raises(DataError, match="not a token store"):
+        merge_stores([tmp_path / "a", tmp_path / "audio"], tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        killing(patch, 30)
+        with pytest.raises(Killed):
+            build(paths, make_toy_codec(), tmp_path / "d", flush_seconds=0.0, frames_per_batch=1)
+    with pytest.raises(DataError, match="its build is not finished"):
+        merge_stores([tmp_path / "d"], tmp_path / "a")
+
+
+def test_death_while_merging_loses_nothing(tmp_path: Path, toy_codec: ToyCodec) -> None:
+    paths = write_clips(tmp_path / "audio", [480 * n for n in range(1, 9)])
+    build(paths, toy_codec, tmp_path / "union", shard_codes=12)
+    build(paths[:5], toy_codec, tmp_path / "a", shard_codes=12)
+    build(paths[3:], toy_codec, tmp_path / "b", shard_codes=12)
+    at, done = 0, False
+    while not done:
+        at += 1
+        shutil.rmtree(tmp_path / "target", ignore_errors=True)
+        shutil.copytree(tmp_path / "a", tmp_path / "target")
+        with pytest.MonkeyPatch.context() as patch:
+            killing(patch, at)
+            try:
+                merge_stores([tmp_path / "b"], tmp_path / "target", shard_codes=12)
+                done = True
+            except Killed:
+                assert set(TokenStore.open(tmp_path / "a").keys()) <= set(TokenStore.open(tmp_path / "target").keys())
+                merge_stores([tmp_path / "b"], tmp_path / "target", shard_codes=12)
+        assert tree(tmp_path / "target") == tree(tmp_path / "union"), at
+    assert at > 20
 
 
 class Killed(BaseException):
@@ -339,7 +448,7 @@ def killing(monkeypatch: pytest.MonkeyPatch, at: int) -> Callable[[], int]:
         (Path, "unlink"),
         (Path, "mkdir"),
         (shutil, "rmtree"),
-        (tokens_format.os, "fsync"),
+        (tokens_files.os, "fsync"),
     ]:
         wrap(owner, name)
     return lambda: count

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from alm.data.audio_files import find_audio
 from alm.data.example import DataError
 from alm.data.tokens import TokenStore
 from alm.data.tokens_build import build_token_store
-from alm.data.tokens_format import Clip, StoreContract, content_key, read_shard, write_atomic, write_shard
+from alm.data.tokens_files import write_atomic
+from alm.data.tokens_format import Clip, Source, StoreContract, content_key
+from alm.data.tokens_tables import ClipIndex, read_shard, read_sources, write_shard, write_sources
 from alm.vocabulary import ContractError
 from codec.audio import AudioError, read_audio, write_audio
 
@@ -238,3 +241,50 @@ def test_finding_audio(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for source, message in [("none", "no such file or folder"), ("empty", "no audio file"), ("binary", "text list")]:
         with pytest.raises(DataError, match=message):
             find_audio([source])
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the fixture is a class
+@given(st.lists(st.lists(st.integers(0, (1 << 128) - 1), min_size=1, max_size=20, unique=True), max_size=5), st.data())
+def test_bisection_finds_what_a_dictionary_finds(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_toy_codec: type[ToyCodec],
+    shards: list[list[int]],
+    data: st.DataObject,
+) -> None:
+    """Also where shards overlap, as parts of an unfinished build do; the first of a content counts."""
+    folder, contract = tmp_path_factory.mktemp("index"), StoreContract.of(make_toy_codec())
+    opened, rows = [], {}
+    everything = st.sets(st.sampled_from([value for values in shards for value in values] or [0]))
+    for number, values in enumerate(shards):
+        values = data.draw(st.permutations([*values, *data.draw(everything)]))
+        keys = [f"{value:032x}" for value in dict.fromkeys(values)]
+        clips = [Clip(key, np.array([len(key)], np.uint16), 1, 0.02) for key in keys]
+        opened.append(read_shard(folder / write_shard(folder, clips, contract, f"{number}-")))
+        for row, key in enumerate(sorted(keys)):
+            rows.setdefault(key, (number, row))
+    index = ClipIndex(opened)
+    assert len(index) == len(rows)
+    assert all(index.find(key) == place for key, place in rows.items())
+    assert [opened[shard].clip(row).key for shard, row in index.in_order()] == sorted(rows)
+    for absent in ["", "0", "f" * 31, "g" * 32, "f" * 33, f"{data.draw(st.integers(0, (1 << 128) - 1)):032x}"]:
+        assert (index.find(absent) is None) == (absent not in rows)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8), unique=True, max_size=30))
+def test_sources_are_found_by_name(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [Source(name, index, index, f"{index:032x}") for index, name in enumerate(names)]
+        table = read_sources(Path(folder) / write_sources(Path(folder), rows))
+        assert list(table) == sorted(rows) and len(table) == len(rows)
+        assert all(table.find(row.path) == row for row in rows)
+        assert table.keys().tolist() == [row.key.encode() for row in sorted(rows)]
+        assert table.find("\x00") is None or "\x00" in names
+
+
+def test_questions_about_a_clip_do_not_search_again(
+    store_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, path = TokenStore.open(store_path), corpus / "sub0" / "0.wav"
+    store.key_of(path)
+    monkeypatch.setattr(store.sources(), "find", lambda _: pytest.fail("searched again"))
+    assert store.codes(path).shape == store.codes_of({"path": str(path)}).shape
