@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from alm.data.packing import pack
-from alm.data.sequence_table import SequenceTable, TokenSequence, spell_out
+from alm.data.sequence_table import ClipPart, SequenceTable, TokenSequence, spell_out
 from alm.data.tokens import TokenStore
 from alm.vocabulary import AudioVocabulary
 from codec.mixing import Draws
@@ -76,12 +76,12 @@ class PackedRows(torch.utils.data.Dataset[dict[str, Any]]):
         """A sequence of a source, spelled out."""
         table = self.sources[source].table
         ids, labelled, name = table.compact(number)
-        return spell_out(ids, labelled, lambda clip: self._clip_ids(table.keys[clip]), name)
+        return spell_out(ids, labelled, lambda clip: self._clip_ids(table.clips[clip]), name)
 
-    def _read_clip(self, key: str) -> Any:
+    def _read_clip(self, clip: ClipPart) -> Any:
         if self.store is None:
             raise ValueError("these sequences hold audio, but there is no token store")
-        return self.vocabulary.codes_to_ids(self.store.codes_by_key(key))
+        return self.vocabulary.codes_to_ids(self.store.codes_by_key(clip.key)[:, : clip.frames])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_clip_ids": None}

@@ -33,8 +33,15 @@ class TokenSequence(NamedTuple):
     source: str
 
 
+class ClipPart(NamedTuple):
+    """The first `frames` frames of a clip of the token store: all of them, unless it was cropped to fit."""
+
+    key: str
+    frames: int
+
+
 class CompactSequence(NamedTuple):
-    """One conversation: `ids` where a clip is −1 − (its number in `clips`), `labelled` for each of them, `length` spelled out."""
+    """One conversation: `ids` where a clip is −1 − its number, `labelled` for each of them, `length` spelled out."""
 
     ids: list[int]
     labelled: list[bool]
@@ -66,7 +73,7 @@ def spell_out(
 
 
 class SequenceTable:
-    """A folder of compact sequences, read-only. `lengths` `(N,)`: tokens of each, spelled out; `keys`: of its clips, in the token store."""
+    """A folder of compact sequences, read-only. `lengths` `(N,)`: tokens of each, spelled out; `clips`: what their clips are."""
 
     def __init__(self, folder: Path) -> None:
         """Open a finished table; `write_table` makes one."""
@@ -74,7 +81,9 @@ class SequenceTable:
         self.description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         self._rows = pa.ipc.open_stream(pa.memory_map(str(folder / ROWS))).read_all().combine_chunks()
         clips = pa.ipc.open_stream(pa.memory_map(str(folder / CLIPS))).read_all()
-        self.keys: list[str] = clips["key"].to_pylist()
+        self.clips = [
+            ClipPart(*pair) for pair in zip(clips["key"].to_pylist(), clips["frames"].to_pylist(), strict=True)
+        ]
         self.lengths: NDArray[np.int64] = self._rows["length"].to_numpy().astype(np.int64)
 
     def __len__(self) -> int:
@@ -94,11 +103,14 @@ class SequenceTable:
 
 
 def write_table(
-    rows: Iterable[CompactSequence], keys: Sequence[str], folder: Path, describe: Callable[[], dict[str, Any]] = dict
+    rows: Iterable[CompactSequence],
+    clips: Sequence[ClipPart],
+    folder: Path,
+    describe: Callable[[], dict[str, Any]] = dict,
 ) -> str:
     """Write sequences, whole or not at all; returns a digest of them (SHA-256, 16 hexadecimal digits).
 
-    `keys` may grow while `rows` are taken, and what `describe` gives is kept in `table.json`: both are asked for after the last.
+    `clips` may grow while `rows` are taken, and what `describe` gives is kept in `table.json`: both are asked for after the last.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -108,9 +120,13 @@ def write_table(
         while block := list(islice(waiting, _ROWS_PER_BATCH)):
             columns = [[getattr(row, name) for row in block] for name in _SCHEMA.names]
             writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
-    clips = pa.table({"key": pa.array(keys, pa.string())})
-    with pa.OSFile(str(partial / CLIPS), "wb") as file, pa.ipc.new_stream(file, clips.schema) as writer:
-        writer.write_table(clips)
+    keys, frames = (
+        pa.array([clip.key for clip in clips], pa.string()),
+        pa.array([clip.frames for clip in clips], pa.int32()),
+    )
+    table = pa.table({"key": keys, "frames": frames})
+    with pa.OSFile(str(partial / CLIPS), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
     digest = _digest([partial / ROWS, partial / CLIPS])
     (partial / DESCRIPTION).write_text(json.dumps({**describe(), "digest": digest}, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)

@@ -6,23 +6,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from alm.data.example import Content, DataError, Example, Message
-from alm.data.sequence_table import CompactSequence
+from alm.data.sequence_table import ClipPart, CompactSequence
 from alm.data.tokens import TokenStore
 from alm.encoding import Run, encode_pieces
 from alm.processing import AudioLanguageProcessor
 from alm.prompts import render
 from alm.vocabulary import AudioVocabulary, ContractError
 
-TooLong = Literal["error", "skip"]
+TooLong = Literal["error", "skip", "crop"]
 DESCRIPTION_CHARACTERS = 40
 """Answers longer than this describe the clip rather than answer one question about it."""
 
 
 class _MissingError(Exception):
     """The store lacks a clip; the text is its name."""
+
+
+COUNTED = ("examples", "sequences", "too_long", "cropped", "without_tokens")
 
 
 @dataclass
@@ -32,6 +35,7 @@ class SequenceReport:
     examples: Counter[str] = field(default_factory=Counter)
     sequences: Counter[str] = field(default_factory=Counter)
     too_long: Counter[str] = field(default_factory=Counter)
+    cropped: Counter[str] = field(default_factory=Counter)
     without_tokens: Counter[str] = field(default_factory=Counter)
     missing_audio: list[str] = field(default_factory=list)
     tokens: int = 0
@@ -48,12 +52,12 @@ class SequenceReport:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "SequenceReport":
         """Read back a report that was stored as JSON."""
-        counted = {name: Counter(data[name]) for name in ("examples", "sequences", "too_long", "without_tokens")}
+        counted = {name: Counter(data[name]) for name in COUNTED}
         return cls(**{**data, **counted})
 
     def merge(self, other: "SequenceReport") -> None:
         """Add another report's counts."""
-        for name in ("examples", "sequences", "too_long", "without_tokens"):
+        for name in COUNTED:
             getattr(self, name).update(getattr(other, name))
         self.missing_audio += other.missing_audio
         self.tokens, self.labelled = self.tokens + other.tokens, self.labelled + other.labelled
@@ -62,12 +66,13 @@ class SequenceReport:
 
 @dataclass
 class SequenceBuilder:
-    """Turns examples into sequences of at most `max_length` tokens. Nothing is ever cut.
+    """Turns examples into sequences of at most `max_length` tokens. Nothing is cut unless it is asked for.
 
     `questions_per_conversation` above 1 puts up to so many questions about one clip, in seeded random order, behind a single copy of
     its audio (as many as fit); later ones see the earlier ones with their answers. 1 is the paper's: every question with its audio.
-    `too_long`: what happens to a single question that does not fit, `error` or `skip` (counted). `max_missing`: the share of examples
-    whose audio may lack in the store.
+    `too_long`: what happens to a single question that does not fit: `error`, `skip`, or `crop`, which cuts the end of the longest clip
+    that is heard at a frame's boundary, and skips where that is not enough (what the assistant says is never cut: it would learn to
+    break off); all counted. `max_missing`: the share of examples whose audio may lack in the store.
     """
 
     processor: AudioLanguageProcessor
@@ -77,20 +82,20 @@ class SequenceBuilder:
     too_long: TooLong = "error"
     seed: int = 0
     max_missing: float = 0.1
-    keys: list[str] = field(default_factory=list)
+    clips: list[ClipPart] = field(default_factory=list)
     """Clips that the sequences made so far use, by their numbers (`alm.data.sequence_table`)."""
 
     def __post_init__(self) -> None:
         """Check the numbers, and the store against the model's contract."""
-        if self.questions_per_conversation < 1 or self.max_length < 1 or self.too_long not in ("error", "skip"):
+        if self.questions_per_conversation < 1 or self.max_length < 1 or self.too_long not in get_args(TooLong):
             raise DataError(
-                "questions_per_conversation and max_length must be at least 1 and too_long error or skip, got "
+                "questions_per_conversation and max_length must be at least 1 and too_long error, skip or crop, got "
                 f"{self.questions_per_conversation}, {self.max_length} and {self.too_long!r}"
             )
         if self.store is not None:
             require_store(self.processor.vocabulary, self.store)
-        self._numbers: dict[str, int] = {}
-        self._frames: list[int] = []
+        self._numbers: dict[ClipPart, int] = {}
+        self._frames: dict[str, int] = {}
 
     def build(self, examples: Iterable[Example], report: SequenceReport | None = None) -> Iterator[CompactSequence]:
         """Sequences of `examples`; the same input gives the same output.
@@ -118,7 +123,7 @@ class SequenceBuilder:
         """Tokens of compact runs, each clip spelled out."""
         books = self.processor.vocabulary.num_codebooks
         clips = [-1 - token for run in runs for token in run.ids if token < 0]
-        return sum(len(run.ids) for run in runs) + sum(self._frames[clip] * books - 1 for clip in clips)
+        return sum(len(run.ids) for run in runs) + sum(self.clips[clip].frames * books - 1 for clip in clips)
 
     def _groups(self, examples: Iterable[Example]) -> Iterator[list[Example]]:
         """Examples that may share a conversation: of one data set, about one clip; alone where they do not lead with it."""
@@ -160,11 +165,29 @@ class SequenceBuilder:
             return runs
         if self.too_long == "error":
             raise DataError(
-                f"{example.source} {example.id}: {length} tokens, but sequences have at most {limit}; raise --max_length (the model takes "
-                f"{self.processor.max_length or 'any length'}), or leave such examples out with --too_long skip"
+                f"{example.source} {example.id}: {length} tokens, but sequences have at most {limit}; raise --max_length (the model "
+                f"takes {self.processor.max_length or 'any length'}), or leave such examples out "
+                "with --too_long skip, their clips' ends with --too_long crop"
             )
+        if self.too_long == "crop" and (cropped := self._cropped(runs, length - limit)) is not None:
+            report.cropped[example.source] += 1
+            return cropped
         report.too_long[example.source] += 1
         return None
+
+    def _cropped(self, runs: list[Run], excess: int) -> list[Run] | None:
+        """Runs whose longest heard clip is shorter by at least `excess` tokens; None where no frame of it would be left."""
+        heard = [-1 - token for run in runs if not run.answer for token in run.ids if token < 0]
+        longest = max(heard, key=lambda clip: self.clips[clip].frames, default=None)
+        if longest is None:
+            return None
+        part, gone = self.clips[longest], -(-excess // self.processor.vocabulary.num_codebooks)
+        if part.frames <= gone:
+            return None
+        number = self._number_of(ClipPart(part.key, part.frames - gone))
+        at = next(n for n, run in enumerate(runs) if not run.answer and -1 - longest in run.ids)
+        ids = [-1 - number if token == -1 - longest else token for token in runs[at].ids]
+        return [*runs[:at], Run(ids, False), *runs[at + 1 :]]
 
     def _number(self, item: Content) -> int:
         """The number of a clip among those used so far. Raises `_MissingError` where the store lacks it."""
@@ -174,11 +197,15 @@ class SequenceBuilder:
             key = self.store.key_of_item(item)
         except DataError as error:
             raise _MissingError(str(item.get("path") or error)) from error
-        if key not in self._numbers:
-            self._numbers[key] = len(self.keys)
-            self.keys.append(key)
-            self._frames.append(self.store.frames_by_key(key))
-        return self._numbers[key]
+        if key not in self._frames:
+            self._frames[key] = self.store.frames_by_key(key)
+        return self._number_of(ClipPart(key, self._frames[key]))
+
+    def _number_of(self, part: ClipPart) -> int:
+        if part not in self._numbers:
+            self._numbers[part] = len(self.clips)
+            self.clips.append(part)
+        return self._numbers[part]
 
     def _fits(self, held: list[list[Run]], more: list[Run]) -> bool:
         total = sum(map(self.length, held)) + self.length(more)
@@ -217,12 +244,16 @@ def require_store(vocabulary: AudioVocabulary, store: TokenStore) -> None:
             )
 
 
-def preview(row: CompactSequence, keys: Sequence[str], processor: AudioLanguageProcessor) -> str:
+def preview(row: CompactSequence, clips: Sequence[ClipPart], processor: AudioLanguageProcessor) -> str:
     """A sequence as text: audio as the clip it is, what the loss sees between ⟦ and ⟧."""
     text = f"[{row.source}, {row.length} tokens, {row.labels} labelled] "
     for (labelled, audio), run in groupby(zip(row.ids, row.labelled, strict=True), lambda pair: (pair[1], pair[0] < 0)):
         ids = [token for token, _ in run]
-        part = "".join(f"(clip {keys[-1 - n][:8]})" for n in ids) if audio else processor.tokenizer.decode(ids)
+        part = (
+            "".join(f"(clip {clips[-1 - n].key[:8]}, {clips[-1 - n].frames} frames)" for n in ids)
+            if audio
+            else processor.tokenizer.decode(ids)
+        )
         text += f"⟦{part}⟧" if labelled else part
     return text.replace("⟧⟦", "")
 

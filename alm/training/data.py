@@ -64,7 +64,7 @@ def sequences_of(
     options: SequenceOptions,
     report: DataReport,
 ) -> tuple[Iterator[Any], SequenceBuilder]:
-    """Compact sequences of one data set, with progress, and their builder (whose `keys` name the clips)."""
+    """Compact sequences of one data set, with progress, and their builder (whose `clips` say the clips)."""
     builder = SequenceBuilder(processor, store, **vars(options))
     report.read.append(ReadReport(data.name))
     examples = tqdm(data.read(report.read[-1]), desc=f"reading {data.name}", unit=" examples")
@@ -90,7 +90,7 @@ def write_tables(
             continue
         own = DataReport()
         rows, builder = sequences_of(data, processor, store, options, own)
-        write_table(rows, builder.keys, where, partial(_description, own, inputs))
+        write_table(rows, builder.clips, where, partial(_description, own, inputs))
         report.read += own.read
         report.sequences.merge(own.sequences)
     return report

@@ -49,7 +49,10 @@ class LanguageModelArguments:
     lora_dropout: float = field(default=0.0, metadata={"help": "dropout before LoRA's updates"})
     too_long: str = field(
         default="error",
-        metadata={"help": "conversations beyond max_length: error, or skip (counted)", "choices": ["error", "skip"]},
+        metadata={
+            "help": "conversations beyond max_length: error, skip, or crop (the end of the clip that is heard); counted",
+            "choices": ["error", "skip", "crop"],
+        },
     )
     max_missing: float = field(default=0.1, metadata={"help": "share of examples whose audio may be missing"})
     attention: str = field(
@@ -199,7 +202,7 @@ class LanguageModelRun:
         loaded = self.load()
         if self.args.preview:
             made = (
-                preview(row, builder.keys, loaded.processor)
+                preview(row, builder.clips, loaded.processor)
                 for rows, builder in (
                     sequences_of(one, loaded.processor, store, self.options, DataReport()) for one in self.sets
                 )

@@ -29,6 +29,7 @@ def plan(args: Any, training: Any, model: Any, rows: PackedRows, report: DataRep
         lost = ", ".join(f"{count:,} {reason}" for reason, count in one.dropped.items()) or "none"
         lines.append(f"{one.source:<14} {one.rows:,} rows, {one.examples:,} examples; dropped: {lost}")
     gone = f"{made.too_long.total():,} too long, {made.without_tokens.total():,} without tokens"
+    gone += f", {made.cropped.total():,} cropped" if made.cropped else ""
     precision = "bfloat16" if training.bf16 else "float16" if training.fp16 else "float32"
     full = made.tokens / max(rows.epoch_rows * args.max_length, 1)
     lines += [

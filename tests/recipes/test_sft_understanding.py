@@ -174,7 +174,7 @@ def test_dry_run_and_preview_write_nothing(
     assert "parameters: LoRA of rank 4 and the new rows" in capsys.readouterr().out
     main(arguments(workshop, tmp_path / "lm", "--preview", "2"))
     out = capsys.readouterr().out
-    assert out.count("⟦") == 2 and re.search(r"\(clip \w{8}\)<\|audio_end\|>Which sound is 0\?", out)
+    assert out.count("⟦") == 2 and re.search(r"\(clip \w{8}, 9 frames\)<\|audio_end\|>Which sound is 0\?", out)
     assert not (tmp_path / "lm").exists()
 
 

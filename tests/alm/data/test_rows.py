@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alm.data.rows import PackedRows, Shares, Source
-from alm.data.sequence_table import CompactSequence, SequenceTable, write_table
+from alm.data.sequence_table import ClipPart, CompactSequence, SequenceTable, write_table
 
 LENGTH = 16
 
@@ -29,7 +29,7 @@ def table(folder: Path, name: str, lengths: list[int], first: int) -> SequenceTa
             clip = number % 3 == 0 and length > 2
             yield CompactSequence([*ids[:-2], -1] if clip else ids, [True] * (length - clip), length, length, name)
 
-    write_table(rows(), ["2"], folder / name)
+    write_table(rows(), [ClipPart("9", 2)], folder / name)
     return SequenceTable(folder / name)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from alm.checkpoint import LoadedCheckpoint
 from alm.data.example import DataError, Example, question_answer
 from alm.data.packing import pack
-from alm.data.sequence_table import SequenceTable, open_if_same, spell_out, write_table
+from alm.data.sequence_table import ClipPart, SequenceTable, open_if_same, spell_out, write_table
 from alm.data.sequences import SequenceBuilder, SequenceReport, preview
 from alm.vocabulary import ContractError
 
@@ -55,18 +55,22 @@ def build(
     return rows, report
 
 
+def spelled_clip(language_model: LoadedCheckpoint, clip: ClipPart) -> Any:
+    return language_model.processor.vocabulary.codes_to_ids(CLIPS[clip.key][:, : clip.frames])
+
+
 def compact(
     language_model: LoadedCheckpoint, examples: list[Example], **options: Any
-) -> tuple[list[Any], list[str], SequenceReport]:
+) -> tuple[list[Any], list[Any], SequenceReport]:
     """Sequences spelled out, the clips they use, and the report; a compact sequence's counts are those of its spelling."""
     report = SequenceReport()
     builder = SequenceBuilder(language_model.processor, FakeStore(), **{"max_length": 500, **options})  # type: ignore[arg-type]
-    vocabulary, rows = language_model.processor.vocabulary, []
+    _vocabulary, rows = language_model.processor.vocabulary, []
     for row in builder.build(examples, report):
         ids, flags = np.array(row.ids), np.array(row.labelled)
-        rows.append(spell_out(ids, flags, lambda n: vocabulary.codes_to_ids(CLIPS[builder.keys[n]]), row.source))
+        rows.append(spell_out(ids, flags, lambda n: spelled_clip(language_model, builder.clips[n]), row.source))
         assert (row.length, row.labels) == (len(rows[-1].input_ids), int((rows[-1].labels != -100).sum()))
-    return rows, builder.keys, report
+    return rows, builder.clips, report
 
 
 def test_one_question_each_is_the_processor_s_own(language_model: LoadedCheckpoint) -> None:
@@ -160,6 +164,22 @@ def test_too_long_is_an_error_or_counted(language_model: LoadedCheckpoint) -> No
     assert build(language_model, huge, max_length=5000, too_long="skip")[1].too_long == {"set": 1}
 
 
+def test_cropping_cuts_what_is_heard_and_nothing_that_is_said(language_model: LoadedCheckpoint) -> None:
+    examples = [example(0, "clip3.wav"), example(1, "clip1.wav"), example(2, None, question="a dog " * 100)]
+    whole, _ = build(language_model, examples[:1])
+    limit = len(whole[0].input_ids) - 4
+    rows, report = build(language_model, examples, max_length=limit, too_long="crop")
+    assert report.cropped == {"set": 1} and report.too_long == {"set": 1} and len(rows) == 2
+    voc, full = language_model.processor.vocabulary, whole[0].input_ids.tolist()
+    end = full.index(voc.end_id)
+    assert rows[0].input_ids.tolist() == full[: end - 4] + full[end:] and len(rows[0].input_ids) == limit
+    said = [token for token in rows[0].labels if token != -100]
+    assert said == [token for token in whole[0].labels if token != -100]
+    item = {"type": "audio", "path": "clip3.wav"}
+    spoken = Example("x", "set", [{"role": "assistant", "content": [item]}])  # cut, it would teach breaking off
+    assert build(language_model, [spoken], max_length=10, too_long="crop")[1].too_long == {"set": 1}
+
+
 def test_clips_without_tokens_are_counted_up_to_a_limit(language_model: LoadedCheckpoint) -> None:
     examples = [example(n, "clip1.wav" if n else "gone.wav") for n in range(20)]
     rows, report = build(language_model, examples)
@@ -184,20 +204,19 @@ def test_written_and_mapped(language_model: LoadedCheckpoint, tmp_path: Path) ->
 
     def write(folder: str, some: list[Example]) -> str:
         builder = SequenceBuilder(language_model.processor, FakeStore(), 500)  # type: ignore[arg-type]
-        return write_table(builder.build(some), builder.keys, tmp_path / folder, lambda: {"inputs": "abc"})
+        return write_table(builder.build(some), builder.clips, tmp_path / folder, lambda: {"inputs": "abc"})
 
     digest = write("a", examples)
     assert digest == write("b", examples) != write("c", examples[1:])
     table = open_if_same(tmp_path / "a", "abc")
     assert table is not None and open_if_same(tmp_path / "a", "abd") is None
     assert open_if_same(tmp_path / "none", "abc") is None and not list(tmp_path.rglob("*.partial"))
-    vocabulary = language_model.processor.vocabulary
     for again in (table, pickle.loads(pickle.dumps(table))):
-        assert len(again) == 5 and again.keys == ["clip0.wav", "clip1.wav", "clip2.wav"]
+        assert len(again) == 5 and [clip.key for clip in again.clips] == ["clip0.wav", "clip1.wav", "clip2.wav"]
         for number, row in enumerate(build(language_model, examples)[0]):
             ids, labelled, source = again.compact(number)
             spelled = spell_out(
-                ids, labelled, lambda n, keys=again.keys: vocabulary.codes_to_ids(CLIPS[keys[n]]), source
+                ids, labelled, lambda n, clips=again.clips: spelled_clip(language_model, clips[n]), source
             )
             assert np.array_equal(spelled.input_ids, row.input_ids) and np.array_equal(spelled.labels, row.labels)
             assert source == "set"
@@ -208,8 +227,11 @@ def test_written_and_mapped(language_model: LoadedCheckpoint, tmp_path: Path) ->
 def test_preview_marks_what_is_learned(language_model: LoadedCheckpoint) -> None:
     builder = SequenceBuilder(language_model.processor, FakeStore(), 500)  # type: ignore[arg-type]
     (row,) = builder.build([example(7, "clip2.wav")])
-    text = preview(row, builder.keys, language_model.processor)
-    assert "<|audio_start|>(clip clip2.wa)<|audio_end|>What is it? 7" in text and "⟦a dog 7<|im_end|>⟧\n" in text
+    text = preview(row, builder.clips, language_model.processor)
+    assert (
+        "<|audio_start|>(clip clip2.wa, 11 frames)<|audio_end|>What is it? 7" in text
+        and "⟦a dog 7<|im_end|>⟧\n" in text
+    )
 
 
 @given(st.lists(st.integers(1, 60), max_size=80), st.integers(0, 3))
