@@ -135,12 +135,11 @@ class Draws:
     ) -> None:
         if not sizes or not all(sizes):
             raise ValueError(f"each source needs items to be mixed, got sources of {list(sizes)}")
-        weights = list(sizes if weights is None else weights)
-        if len(weights) != len(sizes) or not all(0 < weight < float("inf") for weight in weights):
-            raise ValueError(f"one positive weight for each of {len(sizes)} sources is needed, got {weights}")
+        if weights is not None and not (len(weights) == len(sizes) and all(0 < one < float("inf") for one in weights)):
+            raise ValueError(f"one positive weight for each of {len(sizes)} sources is needed, got {list(weights)}")
         self.sizes, self.seed = list(sizes), seed
         self.blocks_of = list(blocks_of or [None] * len(sizes))
-        self.counts = _apportion(sum(sizes), weights)
+        self.counts = list(sizes) if weights is None else _apportion(sum(sizes), weights)
         self.ends = list(accumulate(self.counts))
 
     def __len__(self) -> int:
@@ -160,7 +159,7 @@ def _apportion(total: int, weights: Sequence[float]) -> list[int]:
     """Whole numbers that add up to `total`, at least one each, as near to the weights' shares as can be (largest remainders)."""
     shares = np.asarray(weights, float) / sum(weights) * total
     counts = np.maximum(np.floor(shares).astype(int), 1)
-    by_remainder = np.argsort(-(shares - np.floor(shares)), kind="stable")
+    by_remainder = np.argsort(counts - shares, kind="stable")  # one that was raised to 1 has none left
     for which in by_remainder[: max(0, total - int(counts.sum()))]:
         counts[which] += 1
     return [int(count) for count in counts]

@@ -160,7 +160,7 @@ class SequenceBuilder:
             raise DataError(
                 f"{example.source} {example.id}: a conversation for training needs a message of the assistant, got none"
             )
-        length, limit = self.length(runs), min(self.max_length, self.processor.max_length or self.max_length)
+        length, limit = self.length(runs), self._limit
         if length <= limit:
             return runs
         if self.too_long == "error":
@@ -209,7 +209,12 @@ class SequenceBuilder:
 
     def _fits(self, held: list[list[Run]], more: list[Run]) -> bool:
         total = sum(map(self.length, held)) + self.length(more)
-        return len(held) < self.questions_per_conversation and total <= self.max_length
+        return len(held) < self.questions_per_conversation and total <= self._limit
+
+    @property
+    def _limit(self) -> int:
+        """Most tokens of a sequence: what was asked for, and what the model takes."""
+        return min(self.max_length, self.processor.max_length or self.max_length)
 
     def _joined(self, held: list[list[Run]], source: str, report: SequenceReport) -> CompactSequence:
         runs = [run for some in held for run in some]

@@ -186,8 +186,9 @@ def generate_audio(
 
 def span_grammar(processor: AudioLanguageProcessor, min_seconds: float, max_seconds: float) -> AudioGrammar:
     """The grammar of one audio span that lasts so long. Raises `ValueError` where no whole frame fits."""
-    rate = processor.vocabulary.frame_rate
-    return AudioGrammar(processor.vocabulary, max(1, math.ceil(min_seconds * rate)), math.floor(max_seconds * rate))
+    # rounded first: 0.58 s at 50 frames a second are 28.999999999999996 frames in binary
+    least, most = (round(seconds * processor.vocabulary.frame_rate, 6) for seconds in (min_seconds, max_seconds))
+    return AudioGrammar(processor.vocabulary, max(1, math.ceil(least)), math.floor(most))
 
 
 def prompt_ids(

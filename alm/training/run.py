@@ -18,6 +18,7 @@ MANIFEST = "manifest.json"
 """Written last: its presence means that the run is finished and the folder a complete checkpoint."""
 SEQUENCES = "sequences"
 ADAPTER = "adapter"
+SAMPLES = "samples"
 TRAINING_LOG = "training_log.jsonl"
 
 
@@ -93,11 +94,19 @@ def write_log(output: Path, history: list[dict[str, Any]]) -> None:
     (output / TRAINING_LOG).write_text(text, encoding="utf-8")
 
 
+def drop_later(log: Path, step: int) -> None:
+    """Keep the JSON lines of a log, where there is one, up to the step that a run goes on from; none from step 0."""
+    if not log.is_file():
+        return
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    log.write_text("".join(line for line in lines if step and json.loads(line)["step"] <= step), encoding="utf-8")
+
+
 def clear(output: Path) -> None:
-    """Remove what an earlier run left: checkpoints, log, sequences, adapter and manifest; final weights are overwritten at the end."""
+    """Remove what an earlier run left: checkpoints, log, sequences, samples, adapter, manifest; weights are overwritten at the end."""
     for checkpoint in output.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-    for name in (SEQUENCES, ADAPTER):  # an adapter of an earlier run would be taken for this one's
+    for name in (SEQUENCES, SAMPLES, ADAPTER):  # an adapter of an earlier run would be taken for this one's
         shutil.rmtree(output / name, ignore_errors=True)
     for name in (MANIFEST, TRAINING_LOG):
         (output / name).unlink(missing_ok=True)

@@ -5,17 +5,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 from accelerate.utils import is_peft_model
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from alm.data.example import DataError
-from alm.generation.tasks import answer, make_sound, speak
+from alm.generation.tasks import answer, make_sound, prompt_ids, span_grammar, speak
 from alm.processing import AudioLanguageProcessor
+from alm.prompts import question_messages, sound_messages, speech_messages
 from alm.scoring.sound.spectrograms import spectrograms
+from alm.training.run import SAMPLES, drop_later
 
 Kind = Literal["ask", "speak", "sound"]
-FOLDER, LOG = "samples", "samples.jsonl"
+LOG = "samples.jsonl"
 
 
 class Request(NamedTuple):
@@ -57,10 +60,17 @@ class Samples(TrainerCallback):
             raise DataError(
                 "--samples needs the whole model on one process, and ZeRO-3 and FSDP shard it; leave it out, or use ZeRO-2"
             )
-        if any(request.kind != "ask" or request.audio for request in requests):
-            processor.require_codec()  # now, not after the first thousand steps
-        self.requests, self.processor, self.folder = list(requests), processor, folder / FOLDER
+        if every < 1:
+            raise DataError(f"--samples_steps must be 1 or more, got {every}")
+        self.requests, self.processor, self.folder = list(requests), processor, folder / SAMPLES
         self.every, self.max_seconds = every, max_seconds
+        for request in self.requests:  # now, not after the first thousand steps
+            self._require_answerable(request)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Drop the log's lines behind the step that training starts from: their samples are made again."""
+        if state.is_world_process_zero:
+            drop_later(self.folder / LOG, state.global_step)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
@@ -85,6 +95,18 @@ class Samples(TrainerCallback):
             model.set_attn_implementation(attention)
         with (self.folder / LOG).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps({"step": step, **row}, ensure_ascii=False) + "\n" for row in rows)
+
+    def _require_answerable(self, request: Request) -> None:
+        """Raise what answering would: no codec, one without a vocoder, a clip that cannot be read, a text without room."""
+        if request.kind == "ask":
+            clip = None if request.audio is None else {"type": "audio", "path": request.audio}
+            prompt_ids(self.processor, [question_messages(request.text, clip)])
+            return
+        codec = self.processor.require_codec()
+        codec.decode([np.zeros((codec.num_codebooks, 16), dtype=np.int64)])
+        messages = speech_messages if request.kind == "speak" else sound_messages
+        grammar = span_grammar(self.processor, 0, self.max_seconds)
+        prompt_ids(self.processor, [messages(request.text)], grammar.max_span_ids + 1)
 
     def _sample(self, model: Any, step: int, number: int, request: Request) -> dict[str, Any]:
         inner = model.get_base_model() if is_peft_model(model) else model

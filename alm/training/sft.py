@@ -4,6 +4,7 @@ import json
 import time
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from alm.data.example import DataError
 from alm.encoding import IGNORED
 from alm.processing import AudioLanguageProcessor
 from alm.training.attention import use_attention_by_document
-from alm.training.run import ADAPTER, TRAINING_LOG
+from alm.training.run import ADAPTER, TRAINING_LOG, drop_later
 
 
 @dataclass
@@ -118,9 +119,7 @@ class JsonLinesLog(TrainerCallback):
         """Drop the lines behind the step that training starts from."""
         self.start = time.monotonic()
         if state.is_world_process_zero:
-            lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-            self.path.write_text("".join(f"{line}\n" for line in kept if state.global_step), encoding="utf-8")
+            drop_later(self.path, state.global_step)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
@@ -168,12 +167,13 @@ def build_trainer(
 
 def _by_position(rows: Any) -> Dataset:
     """Rows as a data set of `datasets`, the form that TRL takes: positions, each spelled out when it is asked for."""
+    # no closure: a data loader's workers that are not forked (macOS; Linux from Python 3.14 on) get it pickled
+    return Dataset.from_dict({"position": np.arange(len(rows))}).with_transform(partial(_spell_out, rows))
 
-    def spell_out(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        found = [rows[position] for position in batch["position"]]
-        return {name: [row[name] for row in found] for name in ("input_ids", "labels", "seq_lengths")}
 
-    return Dataset.from_dict({"position": np.arange(len(rows))}).with_transform(spell_out)
+def _spell_out(rows: Any, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+    found = [rows[position] for position in batch["position"]]
+    return {name: [row[name] for row in found] for name in ("input_ids", "labels", "seq_lengths")}
 
 
 def save_final(trainer: SequenceTrainer) -> None:

@@ -1,5 +1,6 @@
 """Data sets as a recipe's command line names them: `NAME=PATH,OPTION=VALUE,…,tasks=A+B,weight=2`."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -42,6 +43,8 @@ class Named(NamedTuple):
             weight = float(tails["weight"][0]) if "weight" in tails else None
         except ValueError:
             raise DataError(f"{value}: weight must be a number, got {tails['weight'][0]!r}") from None
+        if weight is not None and not 0 < weight < math.inf:
+            raise DataError(f"{value}: weight must be a number above 0, got {weight:g}")
         return cls(source, tasks, weight)
 
 
@@ -70,6 +73,12 @@ def data_sets(
     ]
     if not replay:
         return made
+    if not made:
+        raise ConfigFileError("--replay goes beside data sets of --data, and none is given")
+    if not 0 < replay_share < 1:
+        raise ConfigFileError(
+            f"--replay_share must be above 0 and below 1, got {replay_share:g}; leave --replay out for none"
+        )
     source = Source.parse(replay if replay.startswith("text=") else f"text={replay}")
     return [*made, replace(_data_set(source, AS_IT_IS, None, max_missing, None), share=replay_share)]
 

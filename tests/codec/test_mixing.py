@@ -4,11 +4,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from codec.data import Clip, ClipListError
-from codec.mixing import MixedClips, captions_of
+from codec.mixing import Draws, MixedClips, captions_of
 
 
 def source(name: str, size: int) -> list[Clip]:
@@ -70,3 +70,9 @@ def test_weights_must_fit(weights: list[float]) -> None:
 def test_an_empty_source_is_told() -> None:
     with pytest.raises(ClipListError, match=r"\[2, 0\]"):
         MixedClips([source("a", 2), []])
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=8))
+@example([1, 94, 90, 2])  # 1 / 187 × 187 is below 1 in binary
+def test_without_weights_an_epoch_has_each_item_once(sizes: list[int]) -> None:
+    assert Draws(sizes).counts == sizes == Draws(sizes, sizes).counts

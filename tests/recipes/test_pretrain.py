@@ -123,3 +123,11 @@ def test_data_sets_of_a_command_line(lists: dict[str, str], tmp_path: Path) -> N
         data_sets([f"{lists[CAPTION]},weight=2", lists[TRANSCRIPT]], usual, 0.1)
     with pytest.raises(DataError, match="no data set is called"):
         data_sets(["nothing=x"], usual, 0.1)
+    for text in ("weight=0", "weight=-1", "weight=nan"):
+        with pytest.raises(DataError, match="weight must be a number above 0"):
+            data_sets([f"{lists[CAPTION]},{text}"], usual, 0.1)
+    for share in (0.0, 1.0, 1.5):
+        with pytest.raises(ConfigFileError, match="replay_share"):
+            data_sets([lists[CAPTION]], usual, 0.1, None, lists["text"], share)
+    with pytest.raises(ConfigFileError, match="--data"):
+        data_sets([], usual, 0.1, None, lists["text"], 0.1)

@@ -245,3 +245,12 @@ def test_packing_loses_and_cuts_nothing(lengths: list[int], seed: int) -> None:
     for wrong in ([61], [0]):
         with pytest.raises(DataError, match="1 to 60 tokens"):
             pack(wrong, 60)
+
+
+def test_questions_together_are_no_longer_than_the_model_takes(language_model: LoadedCheckpoint) -> None:
+    examples = [example(number, "clip0.wav") for number in range(4)]
+    alone, _ = build(language_model, examples[:1])
+    language_model.processor.max_length = 2 * len(alone[0].input_ids)
+    rows, report = build(language_model, examples, questions_per_conversation=4)
+    assert max(len(row.input_ids) for row in rows) <= language_model.processor.max_length
+    assert report.examples.total() == 4 and report.too_long.total() == 0

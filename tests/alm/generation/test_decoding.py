@@ -12,7 +12,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 from alm.checkpoint import LoadedCheckpoint
 from alm.generation.decoding import GrammarDecoder
 from alm.generation.grammar import AudioGrammar, GrammarLogitsProcessor, TurnState, text_ids
-from alm.generation.sampling import GREEDY, Sampler, Sampling
+from alm.generation.sampling import GREEDY, Sampler, Sampling, _with_float64
 
 same_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 HOT = Sampling(temperature=1.5)
@@ -197,3 +197,24 @@ def test_grammars_that_mean_nothing(loaded: LoadedCheckpoint) -> None:
     with pytest.raises(ValueError, match="at least one token"):
         decoder.turns([[]], 5)
     assert bool(text_ids(processor.tokenizer, processor.vocabulary)[processor.vocabulary.stop_id])
+
+
+def test_any_temperature_is_a_distribution() -> None:
+    scores = torch.tensor([20.0, 21.0, -torch.inf, 3.0]).expand(50, -1)
+    assert (Sampler(Sampling(temperature=1e-5), range(50))(scores) == 1).all()
+    assert torch.equal(*(Sampler(Sampling(temperature=t), range(50))(scores) for t in (2, 2.0)))
+    for wrong in (math.inf, math.nan, 1e-40):  # 21 / 1e-40 is beyond float32
+        with pytest.raises(ValueError, match="temperature"):
+            Sampling(temperature=wrong)
+
+
+def test_devices_without_float64_draw_elsewhere() -> None:
+    assert _with_float64(torch.device("mps")) == torch.device("cpu")
+    assert _with_float64(torch.device("cuda", 1)) == torch.device("cuda", 1)
+
+
+@pytest.mark.skipif(not torch.backends.mps.is_available(), reason="needs an Apple GPU")
+def test_an_apple_gpu_draws_as_the_cpu_does() -> None:
+    scores = torch.randn(20, 50, generator=torch.Generator().manual_seed(0))
+    drawn = Sampler(Sampling(), range(20))(scores.to("mps"))
+    assert drawn.device.type == "mps" and torch.equal(drawn.cpu(), Sampler(Sampling(), range(20))(scores))

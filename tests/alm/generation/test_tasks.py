@@ -10,6 +10,7 @@ import torch
 from alm.checkpoint import LoadedCheckpoint
 from alm.generation import GREEDY, Sampling, answer, make_sound, speak, stream_speech
 from alm.generation.streaming import StreamingDecoder
+from alm.generation.tasks import span_grammar
 from alm.processing import LengthError
 from alm.prompts import sound_messages, speech_messages
 from codec.audio import read_audio, write_audio
@@ -189,3 +190,10 @@ def test_a_codec_of_uneven_frames_is_refused() -> None:
         list(StreamingDecoder(codec, chunk=1, right=0).push(np.zeros((1, 2), dtype=np.int64)))
     with pytest.raises(ValueError, match="at least one frame"):
         StreamingDecoder(codec, chunk=0)
+
+
+@pytest.mark.parametrize("seconds", [0.14, 0.28, 0.56, 0.58, 1.1])
+def test_exact_durations_can_be_asked_for(language_model: LoadedCheckpoint, seconds: float) -> None:
+    """Whole numbers of frames, though 50 × none of them is whole in binary."""
+    grammar = span_grammar(language_model.processor, seconds, seconds)
+    assert grammar.min_frames == grammar.max_frames == round(seconds * 50)

@@ -6,14 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerControl, TrainerState
 
 from alm.adapters import lora_config
 from alm.checkpoint import LoadedCheckpoint
 from alm.data.example import DataError
+from alm.processing import LengthError
 from alm.training.lora import with_lora
+from alm.training.run import clear
 from alm.training.samples import Request, Samples
 from alm.training.sft import SequenceConfig
-from codec.audio import read_header, write_audio
+from codec.audio import AudioError, read_header, write_audio
 
 
 def test_requests() -> None:
@@ -60,3 +63,35 @@ def test_a_codec_is_needed_before_the_first_step(language_model: LoadedCheckpoin
     with pytest.raises(ValueError, match="names no codec"):
         Samples([Request("speak", "a")], processor, tmp_path, args, 1)
     Samples([Request("ask", "a")], processor, tmp_path, args, 1)
+
+
+def test_what_cannot_be_answered_is_said_before_the_first_step(
+    make_language_model: Any, make_toy_codec: Any, tmp_path: Path
+) -> None:
+    class Mute(make_toy_codec):  # type: ignore[misc]
+        def decode(self, codes: Any) -> Any:
+            raise ValueError("no vocoder")
+
+    args = SequenceConfig(output_dir=str(tmp_path), report_to="none", max_length=64, packing=True)
+    processor = make_language_model().processor
+    with pytest.raises(AudioError, match=r"gone\.wav"):
+        Samples([Request("ask", "a", str(tmp_path / "gone.wav"))], processor, tmp_path, args, 1)
+    with pytest.raises(LengthError, match="max_seconds"):
+        Samples([Request("sound", "a")], processor, tmp_path, args, 1, max_seconds=20)
+    with pytest.raises(DataError, match="1 or more"):
+        Samples([Request("ask", "a")], processor, tmp_path, args, 0)
+    with pytest.raises(ValueError, match="no vocoder"):
+        Samples([Request("speak", "a")], make_language_model(codec=Mute()).processor, tmp_path, args, 1)
+
+
+def test_a_run_that_goes_on_keeps_one_line_a_sample(language_model: LoadedCheckpoint, tmp_path: Path) -> None:
+    args = SequenceConfig(output_dir=str(tmp_path), report_to="none", max_length=64, packing=True)
+    samples = Samples([Request("ask", "a")], language_model.processor, tmp_path, args, 2)
+    for step in (2, 4):
+        samples.make(language_model.model, step)
+    samples.on_train_begin(args, TrainerState(global_step=3), TrainerControl())
+    samples.make(language_model.model, 4)
+    log = tmp_path / "samples" / "samples.jsonl"
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [2, 4]
+    clear(tmp_path)
+    assert not log.exists()

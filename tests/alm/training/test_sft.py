@@ -1,6 +1,7 @@
 """The trainer: packed rows equal separate documents, and the CPU's short cut equals TRL's own loss and plain cross-entropy."""
 
 import json
+import pickle
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from alm.checkpoint import LoadedCheckpoint, load_checkpoint, save_checkpoint
 from alm.data.example import DataError
 from alm.data.packing import pack
 from alm.training.lora import require_same_tuning, with_lora
-from alm.training.sft import SequenceConfig, SequenceTrainer, build_trainer, save_final
+from alm.training.sft import SequenceConfig, SequenceTrainer, _by_position, build_trainer, save_final
 from alm.vocabulary import ContractError
 
 LENGTHS = (9, 14, 5, 20, 11, 7)
@@ -265,3 +266,10 @@ def test_going_on_needs_the_same_tuning(language_model: LoadedCheckpoint, tmp_pa
     ):
         with pytest.raises(DataError, match=message):
             require_same_tuning(checkpoint, wanted, base)
+
+
+def test_rows_travel_to_workers_that_are_not_forked(tmp_path: Path) -> None:
+    """macOS spawns a data loader's workers, as does Linux from Python 3.14 on: what they read must pickle."""
+    rows = _by_position(Packed(documents()))
+    again = pickle.loads(pickle.dumps(rows))
+    assert [again[n] for n in range(len(again))] == [rows[n] for n in range(len(rows))]
