@@ -79,12 +79,14 @@ class SequenceTable:
         """Open a finished table; `write_table` makes one."""
         self.folder = folder
         self.description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        self._rows = pa.ipc.open_stream(pa.memory_map(str(folder / ROWS))).read_all().combine_chunks()
+        # not combined: that would copy the whole table out of the memory map
+        self._blocks = pa.ipc.open_stream(pa.memory_map(str(folder / ROWS))).read_all().to_batches()
         clips = pa.ipc.open_stream(pa.memory_map(str(folder / CLIPS))).read_all()
         self.clips = [
             ClipPart(*pair) for pair in zip(clips["key"].to_pylist(), clips["frames"].to_pylist(), strict=True)
         ]
-        self.lengths: NDArray[np.int64] = self._rows["length"].to_numpy().astype(np.int64)
+        lengths = [block["length"].to_numpy().astype(np.int64) for block in self._blocks]
+        self.lengths: NDArray[np.int64] = np.concatenate([*lengths, np.zeros(0, np.int64)])
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -97,7 +99,8 @@ class SequenceTable:
 
     def compact(self, number: int) -> tuple[NDArray[np.int32], NDArray[np.bool_], str]:
         """Ids with clips as negative numbers, what is labelled, and the source of a sequence."""
-        row = {name: self._rows[name][number] for name in ("ids", "labelled", "source")}
+        block, place = divmod(number, _ROWS_PER_BATCH)
+        row = {name: self._blocks[block][name][place] for name in ("ids", "labelled", "source")}
         ids = row["ids"].values.to_numpy()
         return ids, row["labelled"].values.to_numpy(zero_copy_only=False), row["source"].as_py()
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from alm.checkpoint import LoadedCheckpoint
 from alm.data.example import DataError, Example, question_answer
 from alm.data.packing import pack
-from alm.data.sequence_table import ClipPart, SequenceTable, open_if_same, spell_out, write_table
+from alm.data.sequence_table import ClipPart, CompactSequence, SequenceTable, open_if_same, spell_out, write_table
 from alm.data.sequences import SequenceBuilder, SequenceReport, preview
 from alm.vocabulary import ContractError
 
@@ -222,6 +222,15 @@ def test_written_and_mapped(language_model: LoadedCheckpoint, tmp_path: Path) ->
             assert source == "set"
             assert again.lengths[number] == len(row.input_ids)
     assert isinstance(table, SequenceTable)
+
+
+def test_a_table_of_many_blocks(tmp_path: Path) -> None:
+    rows = [CompactSequence([n, n + 1], [False, True], 2, 1, "set") for n in range(9_000)]
+    write_table(rows, [], tmp_path / "table")
+    table = SequenceTable(tmp_path / "table")
+    assert len(table) == 9_000
+    for number in (0, 4_095, 4_096, 8_191, 8_192, 8_999):
+        assert table.compact(number)[0].tolist() == [number, number + 1]
 
 
 def test_preview_marks_what_is_learned(language_model: LoadedCheckpoint) -> None:
