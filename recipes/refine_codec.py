@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
     from codec.parts_trainer import stopped
     from codec.refinement import Critics
 
-    run.check_batch(args.effective_batch, training)
+    run.settle_batch(args.effective_batch, training)
     codec = EntangleCodec.from_pretrained(args.codec)
     config = codec.model.config
     config.num_steps = config.num_steps if args.num_steps is None else args.num_steps

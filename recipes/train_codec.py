@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     from alm.training import run
     from codec.data import CropDataset
 
-    run.check_batch(args.effective_batch, training)
+    run.settle_batch(args.effective_batch, training)
     clips, held_out = read_sources(args)
     numbers = read_numbers(args.codec)
     if args.contrastive_weight is not None:

@@ -42,7 +42,9 @@ class LanguageModelArguments:
     max_length: int = field(default=2048, metadata={"help": "tokens of a packed row, and most of one conversation"})
     effective_batch: int | None = field(
         default=None,
-        metadata={"help": "rows a step over all processes; an error where the other flags give another number"},
+        metadata={
+            "help": "rows a step over all processes: sets the accumulation that is not given, an error where it cannot"
+        },
     )
     lora_rank: int = field(default=0, metadata={"help": "rank of LoRA; 0: full fine-tuning, as the paper"})
     lora_alpha: int | None = field(default=None, metadata={"help": "LoRA's alpha; twice the rank unless given"})
@@ -122,11 +124,11 @@ class LanguageModelRun:
     """One run: `main` of a recipe makes it of its arguments and data sets, and calls `start`."""
 
     def __init__(self, args: LanguageModelArguments, training: Any, sets: "list[DataSet]", recipe: str) -> None:
-        from alm.training.run import check_batch
+        from alm.training.run import settle_batch
 
         if not sets:
             raise ConfigFileError("no data sets given; --help lists the flags that name them")
-        check_batch(args.effective_batch, training)
+        settle_batch(args.effective_batch, training)
         self.args, self.training, self.sets, self.recipe = args, training, sets, recipe
         self.output, self.ranks = Path(args.output_dir), training.distributed_state
 

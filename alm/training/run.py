@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -34,14 +33,25 @@ def begin(output: Path, ranks: Any, overwrite: bool, resume: str = "auto") -> st
     return starting_point(output, resume)
 
 
-def check_batch(wanted: int | None, training: Any) -> None:
-    """Raise `ConfigFileError` where the batch of the training arguments is not the one that was asked for (None: any)."""
-    parts = (training.per_device_train_batch_size, training.gradient_accumulation_steps, training.world_size)
-    if wanted not in (None, math.prod(parts)):
+def settle_batch(wanted: int | None, training: Any) -> None:
+    """Set the accumulation that makes a step `wanted` rows or crops over all processes (None: leave it), where none is given.
+
+    Raises `ConfigFileError` where the training arguments come to another batch.
+    """
+    rows, accumulation, processes = (
+        training.per_device_train_batch_size,
+        training.gradient_accumulation_steps,
+        training.world_size,
+    )
+    if wanted is None or rows * accumulation * processes == wanted:
+        return
+    if accumulation > 1 or wanted % (rows * processes):
         raise ConfigFileError(
-            f"--effective_batch {wanted}, but {parts[0]} crops × {parts[1]} accumulation × {parts[2]} processes are "
-            f"{math.prod(parts)}: change --per_device_train_batch_size, --gradient_accumulation_steps or the number of processes"
+            f"--effective_batch {wanted}, but {rows} rows or crops × {accumulation} accumulation × {processes} processes are "
+            f"{rows * accumulation * processes}: change --per_device_train_batch_size, --gradient_accumulation_steps or the number of "
+            "processes"
         )
+    training.gradient_accumulation_steps = wanted // (rows * processes)
 
 
 def starting_point(output: Path, resume: str) -> str | None:

@@ -298,9 +298,9 @@ def test_a_mixture_trains_and_resumes_exactly(clips: Path, numbers: Path, tmp_pa
 
 def test_another_batch_than_the_asked_one_is_refused(clips: Path, numbers: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigFileError, match="--effective_batch 256, but 4 crops × 1 accumulation × 1 processes are 4"
+        ConfigFileError, match="--effective_batch 255, but 4 rows or crops × 1 accumulation × 1 processes are 4"
     ):
-        train(clips, numbers, tmp_path, "--effective_batch", "256")
+        train(clips, numbers, tmp_path, "--effective_batch", "255")
 
 
 def test_the_learning_rate_falls_on_a_plateau_of_a_fixed_validation_loss(
