@@ -36,7 +36,10 @@ class RefineArguments:
         default=False, metadata={"help": "read Hub data sets (Parquet) where they are, instead of copying them first"}
     )
     effective_batch: int | None = field(
-        default=None, metadata={"help": "stop unless batch × accumulation × processes is this (the paper's: 256)"}
+        default=None,
+        metadata={
+            "help": "batch × accumulation × processes (the paper's: 256): sets the accumulation that is not given"
+        },
     )
     crop_seconds: float = field(default=10.0, metadata={"help": "longest crop (B.1)"})
     num_steps: int | None = field(

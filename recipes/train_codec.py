@@ -38,7 +38,10 @@ class CodecArguments:
         default=None, metadata={"help": "weight of the contrastive loss; 0: without (Table 4); default: the codec's"}
     )
     effective_batch: int | None = field(
-        default=None, metadata={"help": "stop unless batch × accumulation × processes is this (the paper's: 256)"}
+        default=None,
+        metadata={
+            "help": "batch × accumulation × processes (the paper's: 256): sets the accumulation that is not given"
+        },
     )
     ema_decay: float | None = field(
         default=None, metadata={"help": "save a moving average of the weights, say 0.9999; default: none"}
