@@ -1,0 +1,329 @@
+"""`recipes/preference.py`: ids are the processor's own, preferences are learned, rewards judge, bad rows are refused."""
+
+import json
+import runpy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from alm.arguments import ConfigFileError
+from alm.checkpoint import load_checkpoint, save_checkpoint
+from alm.data.example import DataError
+from alm.data.tokens import TokenStore
+from alm.encoding import IGNORED
+from alm.generation.grammar import AudioGrammar
+from alm.preference import rewards
+from alm.preference.clap import find_clap
+from alm.preference.pairs import pair_ids, read_pairs
+from alm.preference.questions import AUDIO, TEXT, read_questions
+from alm.preference.validity import loop_share
+from alm.scoring.sound.base import MetricUnavailable
+from alm.scoring.speech.words import WordErrors
+
+SCRIPT = Path(__file__).parents[2] / "recipes" / "preference.py"
+FAST = ["--logging_steps", "1", "--gradient_checkpointing", "false", "--disable_tqdm", "true", "--warmup_steps", "0"]
+FAST += ["--use_cpu", "true"]
+
+
+@pytest.fixture(scope="module")
+def main() -> Any:
+    return runpy.run_path(str(SCRIPT))["main"]
+
+
+@pytest.fixture(scope="module")
+def processor(workshop: Any) -> Any:
+    return load_checkpoint(workshop.model).processor
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def clip(workshop: Any, number: int) -> dict[str, Any]:
+    return {"type": "audio", "path": f"{workshop.folder}/audio/{number}.wav"}
+
+
+def asked(item: dict[str, Any], text: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [item, {"type": "text", "text": text}]}]
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+
+
+# ---- DPO ----------------------------------------------------------------------------------------------------------
+
+
+def pairs(workshop: Any, numbers: range) -> list[dict[str, Any]]:
+    """Answers in text, and utterances: the shorter clip is preferred."""
+    texts = [
+        {"prompt": asked(clip(workshop, n), f"Which sound is {n}?"), "chosen": "bell", "rejected": "loud"}
+        for n in numbers
+    ]
+    spoken = [
+        {"prompt": f"Say this: bell {n}", "chosen": {"type": "audio", "codes": [[3] * 6]}, "rejected": [clip(workshop, n)]}
+        for n in numbers
+    ]
+    return [*texts, *spoken]
+
+
+def dpo(workshop: Any, folder: Path, *more: str, output: str = "dpo") -> list[str]:
+    train = write(folder / "train.jsonl", pairs(workshop, range(4)))
+    held = write(folder / "held.jsonl", pairs(workshop, range(4, 6)))
+    fixed = ["--method", "dpo", "--model", str(workshop.model), "--tokens", str(workshop.tokens), "--data", str(train)]
+    fixed += ["--held_out", str(held), "--output_dir", str(folder / output), "--per_device_train_batch_size", "4"]
+    return [*fixed, *FAST, "--learning_rate", "3e-3", "--save_total_limit", "9", *more]
+
+
+def test_a_pair_is_the_processors_own_ids(workshop: Any, processor: Any) -> None:
+    store = TokenStore.open(workshop.tokens)
+    for row in pairs(workshop, range(2)):
+        ids = pair_ids(row, processor, store)
+        for key in ("chosen", "rejected"):
+            prompt, answer = row["prompt"], row[key]
+            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+            said = [answer] if isinstance(answer, dict) else answer
+            whole = processor.training_ids([*messages, {"role": "assistant", "content": said}])  # audio by the codec itself
+            joined = ids["prompt_ids"] + ids[f"{key}_ids"]
+            assert joined == whole.input_ids[: len(joined)] and joined[-1] == processor.vocabulary.stop_id
+            labelled = [place for place, label in enumerate(whole.labels) if label != IGNORED]
+            assert labelled == list(range(len(ids["prompt_ids"]), len(joined)))
+
+
+def test_a_users_control_token_is_no_control_token(processor: Any) -> None:
+    ids = pair_ids({"prompt": "<|im_end|><|audio_0_3|>", "chosen": "yes", "rejected": "no"}, processor)["prompt_ids"]
+    assert ids.count(processor.vocabulary.stop_id) == 1 and processor.vocabulary.first_id + 3 not in ids
+
+
+@pytest.fixture(scope="module")
+def preferred(main: Any, workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dpo")
+    main(dpo(workshop, folder, "--max_steps", "20", "--save_steps", "8"))
+    return folder / "dpo"
+
+
+def test_dpo_raises_the_margin_on_held_out_pairs(preferred: Path, workshop: Any) -> None:
+    manifest = json.loads((preferred / "manifest.json").read_text())
+    before, after = (manifest["held_out"][when]["eval_rewards/margins"] for when in ("before", "after"))
+    assert abs(before) < 1e-5 and after > 0.5
+    assert manifest["held_out"]["after"]["eval_rewards/accuracies"] == 1.0
+    trained, first = (load_file(folder / "model.safetensors") for folder in (preferred, workshop.model))
+    assert not torch.equal(trained["model.embed_tokens.weight"], first["model.embed_tokens.weight"])
+    load_checkpoint(preferred)
+    load_checkpoint(preferred / "checkpoint-8")
+    assert not (preferred / "sequences").exists()
+
+
+def test_dpo_goes_on_to_the_same_weights(main: Any, preferred: Path, workshop: Any, tmp_path: Path) -> None:
+    output = tmp_path / "dpo"
+    shutil.copytree(preferred, output)
+    for name in ("manifest.json", "model.safetensors"):
+        (output / name).unlink()
+    for step in (16, 20):
+        shutil.rmtree(output / f"checkpoint-{step}")
+    main(dpo(workshop, tmp_path, "--max_steps", "20", "--save_steps", "8"))
+    one, other = (load_file(folder / "model.safetensors") for folder in (output, preferred))
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_lora_is_its_own_reference(main: Any, workshop: Any, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    main(dpo(workshop, tmp_path, "--max_steps", "20", "--lora_rank", "4", "--learning_rate", "3e-2"))
+    manifest = json.loads((tmp_path / "dpo" / "manifest.json").read_text())
+    before, after = (manifest["held_out"][when]["eval_rewards/margins"] for when in ("before", "after"))
+    assert abs(before) < 1e-5 and after > 0.5
+    load_checkpoint(tmp_path / "dpo")
+    load_checkpoint(tmp_path / "dpo" / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "a", "chosen": "b"}, "'rejected' must be"),
+        ({"prompt": "a", "chosen": "b", "rejected": "b"}, "the same"),
+        ({"prompt": [], "chosen": "b", "rejected": "c"}, "'prompt' must be"),
+        ({"prompt": [{"role": "assistant", "content": "x"}], "chosen": "b", "rejected": "c"}, "ends with a message"),
+        ({"prompt": "a", "chosen": {"role": "user", "content": "b"}, "rejected": "c"}, "message of 'user'"),
+        ({"prompt": "a", "chosen": {"type": "audio", "codes": [[99]]}, "rejected": "c"}, "99"),
+        ({"prompt": "a", "chosen": {"type": "audio", "path": "x.wav"}, "rejected": "c"}, "--tokens"),
+        ({"prompt": "a " * 99, "chosen": "b", "rejected": "c"}, "--max_length 64"),
+    ],
+)
+def test_bad_pairs_are_refused_by_file_and_row(processor: Any, tmp_path: Path, row: Any, message: str) -> None:
+    good = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    with pytest.raises(DataError, match=rf"pairs\.jsonl, row 2: .*{message}"):
+        read_pairs(write(tmp_path / "pairs.jsonl", [good, row]), processor, None, 64)
+
+
+# ---- GRPO ---------------------------------------------------------------------------------------------------------
+
+YES_NO = {"loud": "yes", "far": "no"}
+
+
+def questions(workshop: Any, numbers: range) -> list[dict[str, Any]]:
+    return [
+        {"question": f"Is it {word}?", "choices": ["yes", "no"], "answer": gold, "audio_path": f"./audio/{n}.wav"}
+        for n in numbers
+        for word, gold in YES_NO.items()
+    ]
+
+
+@pytest.fixture(scope="module")
+def undecided(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that says yes or no, and does not know which."""
+    folder = tmp_path_factory.mktemp("undecided")
+    model, processor = load_checkpoint(workshop.model, dtype=torch.float32)
+    asking, _ = read_questions(
+        write(folder / "q.jsonl", questions(workshop, range(4))), processor, TokenStore.open(workshop.tokens), str(workshop.folder)
+    )
+    torch.manual_seed(0)
+    optimiser = torch.optim.AdamW(model.train().parameters(), lr=1e-2)
+    for step in range(60):
+        prompt = processor.tokenizer(asking[step // 2 % len(asking)]["prompt"]).input_ids
+        said = [*processor.tokenizer(["yes", "no"][step % 2]).input_ids, processor.vocabulary.stop_id]
+        ids = torch.tensor([[*prompt, *said]])
+        labels = torch.where(torch.arange(ids.shape[1]) < len(prompt), IGNORED, ids)
+        if step % 2 == 0:
+            optimiser.zero_grad()
+        model(input_ids=ids, labels=labels).loss.backward()
+        if step % 2:
+            optimiser.step()
+    save_checkpoint(model.eval(), processor, folder / "lm")
+    return folder / "lm"
+
+
+def grpo(workshop: Any, model: Path, folder: Path, *more: str) -> list[str]:
+    train = write(folder / "train.jsonl", questions(workshop, range(4)))
+    held = write(folder / "held.jsonl", questions(workshop, range(4, 6)))
+    fixed = ["--method", "grpo", "--model", str(model), "--tokens", str(workshop.tokens), "--data", str(train)]
+    fixed += ["--held_out", str(held), "--audio", str(workshop.folder), "--output_dir", str(folder / "grpo")]
+    fixed += ["--per_device_train_batch_size", "16", "--per_device_eval_batch_size", "8", "--num_generations", "8"]
+    return [*fixed, "--max_completion_length", "8", "--save_total_limit", "9", *FAST, *more]
+
+
+def test_grpo_raises_held_out_accuracy(main: Any, workshop: Any, undecided: Path, tmp_path: Path) -> None:
+    more = ["--rewards", "choice", "validity", "--learning_rate", "2e-3", "--max_steps", "40"]
+    main(grpo(workshop, undecided, tmp_path, *more))
+    manifest = json.loads((tmp_path / "grpo" / "manifest.json").read_text())
+    before, after = (manifest["held_out"][when]["eval_rewards/choice_accuracy/mean"] for when in ("before", "after"))
+    print("choice accuracy", before, after)
+    assert before < 0.75 and after > 0.95
+    load_checkpoint(tmp_path / "grpo")
+
+
+def test_audio_is_made_under_the_grammar(main: Any, workshop: Any, tmp_path: Path) -> None:
+    train = write(tmp_path / "say.jsonl", [{"say": "bell"}, {"say": "loud"}])
+    fixed = ["--method", "grpo", "--model", str(workshop.model), "--data", str(train), "--output_dir", str(tmp_path / "g")]
+    fixed += ["--rewards", "validity", "--max_seconds", "0.5", "--min_seconds", "0.1", "--max_steps", "2"]
+    fixed += ["--per_device_train_batch_size", "8", "--num_generations", "4", *FAST]
+    main(fixed)
+    valid = [line["rewards/validity/mean"] for line in log(tmp_path / "g") if "rewards/validity/mean" in line]
+    assert len(valid) == 2 and min(valid) > 0.6  # all ids are allowed; not every end is the model's own
+    main([*fixed, "--grammar", "false", "--overwrite_output"])
+    free = [line["rewards/validity/mean"] for line in log(tmp_path / "g") if "rewards/validity/mean" in line]
+    assert max(free) < 0.6  # a random model without it
+
+
+def test_questions_are_text_of_the_very_ids(workshop: Any, processor: Any, tmp_path: Path) -> None:
+    store = TokenStore.open(workshop.tokens)
+    file = write(tmp_path / "q.jsonl", questions(workshop, range(1)))
+    rows, kind = read_questions(file, processor, store, str(workshop.folder))
+    message = asked(clip(workshop, 0), "Is it loud?\nSelect one option from the provided choices:\nyes\nno")
+    assert processor.tokenizer(rows[0]["prompt"]).input_ids == processor.encode_messages(message, True) and kind == TEXT
+    assert read_questions(write(tmp_path / "s.jsonl", [{"say": "a"}, {"sound": "b"}]), processor, None)[1] == AUDIO
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"question": "a"}, "accepted are"),
+        ({"prompt": "a", "choices": ["x"]}, "without an 'answer'"),
+        ({"prompt": "a", "answer": "x", "choices": "x"}, "list of texts"),
+        ({"prompt": "<|im_end|>", "answer": "x", "choices": ["x"]}, "cannot be sent as text"),
+        ({"say": 3}, "must be texts"),
+    ],
+)
+def test_bad_questions_are_refused_by_file_and_row(processor: Any, tmp_path: Path, row: Any, message: str) -> None:
+    with pytest.raises(DataError, match=rf"q\.jsonl, row 1: .*{message}"):
+        read_questions(write(tmp_path / "q.jsonl", [row]), processor, None)
+
+
+def test_one_file_asks_for_one_kind_of_turn(processor: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="in one file"):
+        read_questions(write(tmp_path / "q.jsonl", [{"say": "a"}, {"prompt": "b"}]), processor, None)
+
+
+def test_command_line_refusals(main: Any, workshop: Any, undecided: Path, tmp_path: Path, capsys: Any) -> None:
+    with pytest.raises(ConfigFileError, match="judge other turns"):
+        main(grpo(workshop, undecided, tmp_path, "--rewards", "wer", "--max_steps", "1"))
+    for more, message in [(["--rewards", "choice"], "go with --method grpo"), (["--num_generations", "2"], "unknown")]:
+        with pytest.raises(SystemExit):
+            main(dpo(workshop, tmp_path, *more))
+        assert message in capsys.readouterr().err
+    main(dpo(workshop, tmp_path, "--dry_run", output="nothing"))
+    assert "8 rows" in capsys.readouterr().out and not (tmp_path / "nothing").exists()
+
+
+# ---- rewards ------------------------------------------------------------------------------------------------------
+
+
+def test_choice_accuracy_is_the_official_rule() -> None:
+    said = ["yes", "The answer is: yes", "yes or no", "", "yes"]
+    choices = [["yes", "no"]] * 4 + [None]
+    assert rewards.choice_accuracy(said, ["yes"] * 5, choices) == [1.0, 1.0, 0.0, 0.0, None]
+
+
+def spans(vocabulary: Any) -> dict[str, list[int]]:
+    start, end, stop, code = vocabulary.start_id, vocabulary.end_id, vocabulary.stop_id, vocabulary.first_id
+    return {
+        "whole": [start, code, code + 1, end, stop],
+        "forced end": [start, code, code + 1, code + 2, end, stop],
+        "no start": [code, code + 1, end, stop],
+        "empty span": [start, end, stop],
+        "no end": [start, code, code + 1],
+        "text inside": [start, code, 5, end, stop],
+        "empty": [],
+    }
+
+
+def test_validity_of_turns(processor: Any) -> None:
+    judge = rewards.Validity(AudioGrammar(processor.vocabulary, 1, 3), processor)
+    turns = spans(processor.vocabulary)
+    found = dict(zip(turns, judge(completion_ids=list(turns.values())), strict=True))
+    expected = {"whole": 1.0, "forced end": 2 / 3, "no start": 1 / 3, "empty span": (1 / 3 + 1) / 3, "no end": 2 / 3}
+    expected |= {"text inside": (2 / 5 + 1) / 3, "empty": 0.0}
+    assert found == pytest.approx(expected)
+
+
+def test_loops_are_found_and_rests_are_not() -> None:
+    assert loop_share([]) == loop_share(range(50)) == loop_share([1] * 7) == 0
+    assert loop_share([1] * 8) == loop_share([1, 2, 3] * 8) == 1
+    assert loop_share([*range(10, 18), *[1, 2] * 8]) == 16 / 24
+
+
+def test_words_and_captions_judge_decodable_spans_only(processor: Any) -> None:
+    heard: list[int] = []
+
+    def count(reference: str, said: str) -> WordErrors:
+        return WordErrors(int(said), len(reference.split()))
+
+    turns = spans(processor.vocabulary)
+    ids = [turns[name] for name in ("whole", "forced end", "no start", "empty span", "no end", "text inside", "empty")]
+    judge = rewards.SpokenWords(processor, lambda wave: heard.append(len(wave)) or "1", count)  # type: ignore[func-returns-value]
+    assert judge(completion_ids=ids, say=["a b"] * 7) == [0.5, 0.5, 0, 0, 0, 0, 0]
+    assert len(heard) == 2 and heard[0] > 0
+    assert judge(completion_ids=ids[:1], say=[None]) == [None]
+    assert judge(completion_ids=ids[:1], say=["a"]) == [0.0]
+    fits = rewards.CaptionSimilarity(processor, lambda wave, text: 0.25, 48_000)
+    assert fits(completion_ids=ids[1:3], caption=["rain"] * 2) == [0.25, -1.0]
+    assert fits(completion_ids=ids[:1], caption=[None]) == [None]
+
+
+def test_clap_without_weights_is_refused() -> None:
+    with pytest.raises(MetricUnavailable, match="hf download nobody/clap"):
+        find_clap("nobody/clap")
