@@ -29,7 +29,9 @@ def main(argv: list[str] | None = None) -> None:
 
     args, training = parse_with_trainer_arguments(PreferenceArguments, argv, __doc__, trainer_arguments, DEFAULTS)
     if args.method != method:
-        raise ConfigFileError(f"--method {args.method} stands on the command line and not in --config: flags depend on it")
+        raise ConfigFileError(
+            f"--method {args.method} stands on the command line and not in --config: flags depend on it"
+        )
     PreferenceRun(args, training, Path(__file__).name).start()
 
 

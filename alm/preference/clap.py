@@ -10,7 +10,7 @@ DEFAULT = "laion/clap-htsat-unfused"
 
 
 def find_clap(name: str = DEFAULT) -> Found:
-    """Where a CLAP is: a folder, or a Hub id in the local cache; nothing is downloaded. Raises `MetricUnavailable` with the way to get it."""
+    """Where a CLAP is: a folder, or a Hub id in the local cache. Raises `MetricUnavailable` with the way to get it."""
     if (folder := Path(name)).is_dir():
         return Found(folder.name, folder)
     from huggingface_hub import try_to_load_from_cache

@@ -42,7 +42,9 @@ def pair_ids(
         raise DataError("'chosen' and 'rejected' are the same: there is nothing to prefer")
     longest = len(prompt_ids) + max(len(chosen), len(rejected))
     if max_length is not None and longest > max_length:
-        raise DataError(f"{longest} tokens, more than --max_length {max_length}; nothing is cut: raise it, or drop the row")
+        raise DataError(
+            f"{longest} tokens, more than --max_length {max_length}; nothing is cut: raise it, or drop the row"
+        )
     return dict(zip(COLUMNS, (prompt_ids, chosen, rejected), strict=True))
 
 

@@ -39,7 +39,9 @@ def read_questions(
     rows = read_rows(file, make)
     kinds = {AUDIO if row["say"] or row["caption"] else TEXT for row in rows}
     if len(kinds) > 1:
-        raise DataError(f"{file}: questions and texts to speak in one file; they need one each, as a run has one grammar")
+        raise DataError(
+            f"{file}: questions and texts to speak in one file; they need one each, as a run has one grammar"
+        )
     return Dataset.from_list(rows), kinds.pop()
 
 
@@ -65,7 +67,9 @@ def question(
     # TRL's tokenisation, which leaves out no option that ours sets
     assert processor.tokenizer(text=[written.prompt])["input_ids"] == [written.ids]
     if max_length is not None and len(written.ids) > max_length:
-        raise DataError(f"a prompt of {len(written.ids)} tokens, and --max_length {max_length} leaves no room for the answer")
+        raise DataError(
+            f"a prompt of {len(written.ids)} tokens, and --max_length {max_length} leaves no room for the answer"
+        )
     return {"prompt": written.prompt, **held}
 
 

@@ -90,7 +90,9 @@ class CaptionSimilarity:
 
     def __call__(self, completion_ids: Ids, caption: Sequence[str | None], **_: Any) -> Rewards:
         """One number a turn; None where a row has no caption."""
-        return [None if text is None else self._of(ids, text) for ids, text in zip(completion_ids, caption, strict=True)]
+        return [
+            None if text is None else self._of(ids, text) for ids, text in zip(completion_ids, caption, strict=True)
+        ]
 
     def _of(self, ids: Sequence[int], text: str) -> float:
         waveform = heard_waveform(ids, self.processor, self.sampling_rate)

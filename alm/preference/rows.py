@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 def read_rows(file: str | Path, make: Callable[[Row], Result]) -> list[Result]:
-    """`make` of each row of a JSON list or JSON lines. Raises `DataError`, with file and row, on what `make` refuses, and where there is none."""
+    """`make` of each row of a JSON list or JSON lines. Raises `DataError`, with file and row, on what `make` refuses."""
     path = Path(file)
     made = [_made(path, number, row, make) for number, row in json_rows(path)]
     if not made:

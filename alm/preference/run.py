@@ -26,15 +26,23 @@ class PreferenceArguments:
     data: str = field(metadata={"help": "JSON lines of pairs (dpo) or questions (grpo)"})
     output_dir: str = field(metadata={"help": "folder of the trained model, its checkpoints and its log"})
     tokens: str | None = field(default=None, metadata={"help": "token store of recipes/tokenize_corpus.py"})
-    held_out: str | None = field(default=None, metadata={"help": "file like --data, measured before and after training"})
+    held_out: str | None = field(
+        default=None, metadata={"help": "file like --data, measured before and after training"}
+    )
     audio: str | None = field(default=None, metadata={"help": "folder of the clips that MMAR's rows name"})
-    max_length: int = field(default=2048, metadata={"help": "most tokens of prompt and answer (grpo: of the prompt); nothing is cut"})
+    max_length: int = field(
+        default=2048, metadata={"help": "most tokens of prompt and answer (grpo: of the prompt); nothing is cut"}
+    )
     rewards: list[str] = field(
         default_factory=list,
         metadata={"help": f"grpo: {', '.join(REWARDS)}; TRL's --reward_weights go with them"},
     )
-    asr: str = field(default="openai/whisper-large-v3", metadata={"help": "recogniser of the reward wer: folder or Hub id"})
-    clap: str = field(default="laion/clap-htsat-unfused", metadata={"help": "CLAP of the reward clap: folder or Hub id"})
+    asr: str = field(
+        default="openai/whisper-large-v3", metadata={"help": "recogniser of the reward wer: folder or Hub id"}
+    )
+    clap: str = field(
+        default="laion/clap-htsat-unfused", metadata={"help": "CLAP of the reward clap: folder or Hub id"}
+    )
     grammar: bool = field(default=True, metadata={"help": "grpo: draw only what the grammar allows"})
     min_seconds: float = field(default=0.2, metadata={"help": "grpo: least length of generated audio"})
     max_seconds: float = field(default=30.0, metadata={"help": "grpo: most length of generated audio"})
@@ -129,7 +137,11 @@ class PreferenceRun:
     def _lora(self, processor: Any) -> Any:
         from alm.adapters import lora_config
 
-        return lora_config(processor.vocabulary, self.args.lora_rank, self.args.lora_alpha) if self.args.lora_rank else None
+        return (
+            lora_config(processor.vocabulary, self.args.lora_rank, self.args.lora_alpha)
+            if self.args.lora_rank
+            else None
+        )
 
     def _reference(self) -> Any:
         """A frozen copy of the first model; with LoRA the model without its adapter is that, and none is kept."""
@@ -161,6 +173,8 @@ class PreferenceRun:
         names = self.args.rewards
         if wrong := [name for name in names if name in (("wer", "clap") if kind == TEXT else ("choice",))]:
             raise ConfigFileError(f"--rewards {' '.join(wrong)} judge other turns than the {kind} that --data asks for")
+        if {"wer", "clap"} & set(names):
+            _require_waveforms(processor)
         make = {
             "choice": lambda: rewards.choice_accuracy,
             "validity": lambda: rewards.Validity(grammar, processor),
@@ -217,3 +231,15 @@ class PreferenceRun:
         run.write_manifest(self.output, parts, sys.argv)
         shutil.rmtree(self.output / run.SEQUENCES)
         print(f"saved to {self.output}")
+
+
+def _require_waveforms(processor: Any) -> None:
+    """Decode one frame now, rather than fail at the first turn that is judged."""
+    vocabulary = processor.vocabulary
+    frame = [vocabulary.first_id + book * vocabulary.codebook_size for book in range(vocabulary.num_codebooks)]
+    try:
+        processor.decode_audio(frame)
+    except ValueError as error:
+        raise ConfigFileError(
+            f"--rewards wer and clap listen to waveforms, and the codec makes none: {error}"
+        ) from error
