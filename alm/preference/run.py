@@ -1,5 +1,6 @@
 """One run of preference training: data, reference, rewards, trainer, and the life of its output folder."""
 
+import json
 import shutil
 import sys
 from dataclasses import asdict, dataclass, field
@@ -200,13 +201,24 @@ class PreferenceRun:
         self.labels["clap"] = found.label
         return CaptionSimilarity(processor, *load_clap(found, str(self.training.device)))
 
+    def _before(self, trainer: Any, checkpoint: str | None) -> Any:
+        """What is held out, measured with the first weights; a run that goes on finds it written down."""
+        from alm.training.run import SEQUENCES
+
+        record = self.output / SEQUENCES / "before.json"
+        if checkpoint is None:
+            measured = trainer.evaluate()
+            if self.ranks.is_main_process:
+                record.write_text(json.dumps(measured), encoding="utf-8")
+        return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
+
     def _train(self, trainer: Any, held_out: Any, checkpoint: str | None, store: Any) -> None:
         """Train what is left to train, save, and write the manifest last."""
         from alm.training import run
         from alm.training.sft import save_final
 
         finished = run.is_complete(checkpoint, self.training.max_steps)
-        before = trainer.evaluate() if held_out is not None and checkpoint is None else None
+        before = self._before(trainer, checkpoint) if held_out is not None else None
         if finished:
             trainer._load_from_checkpoint(checkpoint)
             metrics: dict[str, Any] = {}

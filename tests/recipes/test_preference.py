@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, PreTrainedTokenizerFast
 
 from alm.arguments import ConfigFileError
 from alm.checkpoint import load_checkpoint, save_checkpoint
@@ -18,7 +23,7 @@ from alm.data.tokens import TokenStore
 from alm.encoding import IGNORED
 from alm.generation.grammar import AudioGrammar
 from alm.preference import rewards
-from alm.preference.clap import find_clap
+from alm.preference.clap import find_clap, load_clap
 from alm.preference.pairs import pair_ids, read_pairs
 from alm.preference.questions import AUDIO, TEXT, read_questions
 from alm.preference.validity import loop_share
@@ -126,6 +131,43 @@ def test_dpo_raises_the_margin_on_held_out_pairs(preferred: Path, workshop: Any)
     assert not (preferred / "sequences").exists()
 
 
+def margin(trained: Path, first: Path, rows: Any, beta: float = 0.1) -> float:
+    """DPO's mean margin from plain log-likelihoods of two checkpoints (Rafailov et al. 2023, eq. 5)."""
+
+    def likelihood(model: Any, row: Any, key: str) -> float:
+        ids = torch.tensor([row["prompt_ids"] + row[key]])
+        scores = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+        return float(scores.gather(1, ids[0, 1:, None])[-len(row[key]) :].sum())
+
+    new, old = (load_checkpoint(folder, dtype=torch.float32).model for folder in (trained, first))
+    with torch.inference_mode():
+        gains = [
+            likelihood(new, row, key) - likelihood(old, row, key) for row in rows for key in ("chosen_ids", "rejected_ids")
+        ]
+    return beta * float(np.mean(np.subtract(gains[::2], gains[1::2])))
+
+
+def untied(workshop: Any, folder: Path) -> Path:
+    numbers = {**yaml.safe_load(workshop.config.read_text()), "tie_word_embeddings": False}
+    (folder / "untied.yaml").write_text(yaml.safe_dump(numbers))
+    grow = runpy.run_path(str(SCRIPT.with_name("extend_vocabulary.py")))["main"]
+    texts = ["--texts", f"{workshop.folder}/music.json", f"{workshop.folder}/clotho.csv"]
+    grow(["--from_config", str(folder / "untied.yaml"), *texts, "--codec", str(workshop.codec), "--output", f"{folder}/first"])
+    return folder / "first"
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora", "lora, untied"])
+def test_the_margin_is_that_of_plain_likelihoods(
+    main: Any, workshop: Any, processor: Any, tmp_path: Path, tuning: str
+) -> None:
+    first = untied(workshop, tmp_path) if "untied" in tuning else workshop.model
+    more = ["--lora_rank", "4", "--learning_rate", "3e-2"] if "lora" in tuning else []
+    main([*dpo(workshop, tmp_path, "--max_steps", "6", *more), "--model", str(first)])
+    after = json.loads((tmp_path / "dpo" / "manifest.json").read_text())["held_out"]["after"]["eval_rewards/margins"]
+    rows = read_pairs(tmp_path / "held.jsonl", processor, TokenStore.open(workshop.tokens))
+    assert margin(tmp_path / "dpo", first, rows) == pytest.approx(after, rel=1e-3) and abs(after) > 0.1
+
+
 def test_dpo_goes_on_to_the_same_weights(main: Any, preferred: Path, workshop: Any, tmp_path: Path) -> None:
     output = tmp_path / "dpo"
     shutil.copytree(preferred, output)
@@ -224,6 +266,23 @@ def test_grpo_raises_held_out_accuracy(main: Any, workshop: Any, undecided: Path
     before, after = (manifest["held_out"][when]["eval_rewards/choice_accuracy/mean"] for when in ("before", "after"))
     assert before < 0.75 and after > 0.95
     load_checkpoint(tmp_path / "grpo")
+
+
+@pytest.mark.parametrize("more", [(), ("--lora_rank", "4", "--beta", "0.05"), ("--beta", "0.05")], ids=["full", "lora", "beta"])
+def test_grpo_goes_on_to_the_same_weights(
+    main: Any, workshop: Any, undecided: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    command = grpo(workshop, undecided, tmp_path, "--rewards", "choice", "--learning_rate", "5e-3", *more)
+    command += ["--max_steps", "6", "--save_steps", "3"]
+    main(command)
+    whole, output = tmp_path / "whole", tmp_path / "grpo"
+    shutil.copytree(output, whole)
+    for name in ("manifest.json", "model.safetensors"):
+        (output / name).unlink()
+    shutil.rmtree(output / "checkpoint-6")
+    main(command)
+    one, other = (load_file(folder / "model.safetensors") for folder in (output, whole))
+    assert all(torch.equal(one[name], other[name]) for name in other)
 
 
 def test_audio_is_made_under_the_grammar(main: Any, workshop: Any, tmp_path: Path) -> None:
@@ -352,6 +411,30 @@ def test_words_and_captions_judge_decodable_spans_only(processor: Any, monkeypat
     fits = rewards.CaptionSimilarity(processor, lambda wave, text: 0.25, 48_000)
     assert fits(completion_ids=ids[1:3], caption=["rain"] * 2) == [0.25, -1.0]
     assert fits(completion_ids=ids[:1], caption=[None]) == [None]
+
+
+def test_clap_is_the_cosine_of_its_own_embeddings(tmp_path: Path) -> None:
+    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "rain"]
+    backend = Tokenizer(WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = Whitespace()
+    names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+    extractor = ClapFeatureExtractor(feature_size=64, truncation="rand_trunc", padding="repeatpad")
+    text = {"vocab_size": 6, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    sound = {"patch_embeds_hidden_size": 8, "hidden_size": 64, "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 1, 1]}
+    config = ClapConfig(text_config=text, audio_config=sound, projection_dim=8)
+    torch.manual_seed(0)
+    ClapModel(config).save_pretrained(tmp_path)
+    extractor.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    similarity, rate = load_clap(find_clap(str(tmp_path)))
+    wave = np.random.default_rng(0).uniform(-1, 1, rate).astype(np.float32)
+    model = ClapModel.from_pretrained(tmp_path).eval()
+    features = extractor(wave, sampling_rate=rate, return_tensors="pt")
+    with torch.inference_mode():
+        heard = model.get_audio_features(**features).pooler_output
+        read = model.get_text_features(**tokenizer(["rain"], return_tensors="pt")).pooler_output
+    assert similarity(wave, "rain") == pytest.approx(float(torch.cosine_similarity(heard, read)), abs=1e-5)
 
 
 def test_clap_without_weights_is_refused() -> None:
