@@ -17,13 +17,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.utils import is_flash_attn_2_available
 from trl import SFTConfig, SFTTrainer
 
-from alm.adapters import merge, write_processor_file
+from alm.adapters import merge
 from alm.checkpoint import save_checkpoint
 from alm.data.example import DataError
 from alm.encoding import IGNORED
 from alm.processing import AudioLanguageProcessor
 from alm.training.attention import use_attention_by_document
 from alm.training.run import ADAPTER, TRAINING_LOG, drop_later
+from alm.training.trl_parts import CompleteCheckpoints, fit_device
 
 
 @dataclass
@@ -32,11 +33,7 @@ class SequenceConfig(SFTConfig):
 
     def __post_init__(self) -> None:
         own: Any = self
-        accelerated = torch.accelerator.is_available() and not own.use_cpu
-        if own.bf16 is None and not own.fp16:
-            # TRL's default is True; a CPU without matrix units for it is eight times slower with it (measured), not faster
-            own.bf16 = accelerated and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        own.dataloader_pin_memory = own.dataloader_pin_memory and accelerated
+        fit_device(own)
         with warnings.catch_warnings():
             # TRL sets the old name itself
             warnings.filterwarnings("ignore", message=".*gradient_checkpointing. is deprecated", category=FutureWarning)
@@ -47,7 +44,7 @@ class SequenceConfig(SFTConfig):
             )
 
 
-class SequenceTrainer(SFTTrainer):
+class SequenceTrainer(CompleteCheckpoints, SFTTrainer):
     """SFTTrainer that, on a CPU too, computes logits of labelled positions only.
 
     TRL scores just the labelled positions where it has its GPU kernels, and every position elsewhere. In question answering under 5 %
@@ -91,21 +88,6 @@ class SequenceTrainer(SFTTrainer):
             logs["mean_token_accuracy"] = correct / labelled
         self._counts.zero_()
         super().log(logs, start_time)
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write a complete checkpoint: weights, tokenizer, template, contract and codec; of LoRA the adapter and the contract."""
-        super().save_model(output_dir, _internal_call)
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.args.output_dir)
-        if is_peft_model(self.model):
-            write_processor_file(self.processor, folder)
-            (folder / "README.md").unlink(missing_ok=True)  # peft's empty card
-        else:
-            self.processor.save_pretrained(folder)
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """None: a card without evaluation would only mislead."""
 
 
 class JsonLinesLog(TrainerCallback):
@@ -176,7 +158,7 @@ def _spell_out(rows: Any, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in found] for name in ("input_ids", "labels", "seq_lengths")}
 
 
-def save_final(trainer: SequenceTrainer) -> None:
+def save_final(trainer: Any) -> None:
     """Write the trained model as a complete checkpoint into the trainer's output folder.
 
     LoRA's adapter goes into `adapter/` of it and is merged into the trainer's model: the output folder is a plain checkpoint again.
