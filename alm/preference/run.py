@@ -82,7 +82,9 @@ class PreferenceRun:
 
         args = self.args
         store = TokenStore.open(args.tokens) if args.tokens else None
-        loaded = load_checkpoint(args.model, dtype=torch.float32, check_codec=False)
+        # frozen weights stay as they are stored where bfloat16 computes anyway; trained ones are float32
+        dtype = None if args.lora_rank and self.training.bf16 else torch.float32
+        loaded = load_checkpoint(args.model, dtype=dtype, check_codec=False)
         if store is not None:
             require_store(loaded.processor.vocabulary, store)
         data, kind = self._data(args.data, loaded, store)
