@@ -129,6 +129,7 @@ class PreferenceRun:
             trainer: Any = PairTrainer(loaded.model, ref_model=self._reference(), **common)
         else:
             grammar = self._grammar(loaded.processor, kind)
+            _require_room(loaded.processor, max(data["prompt_tokens"]), self.training.max_completion_length)
             rewards = self._rewards(loaded.processor, kind, grammar)
             under = grammar if self.args.grammar else None
             trainer = QuestionTrainer(loaded.model, reward_funcs=rewards, grammar=under, **common)
@@ -245,6 +246,14 @@ class PreferenceRun:
         run.write_manifest(self.output, parts, sys.argv)
         shutil.rmtree(self.output / run.SEQUENCES)
         print(f"saved to {self.output}")
+
+
+def _require_room(processor: Any, longest: int, room: int) -> None:
+    if processor.max_length is not None and longest + room > processor.max_length:
+        raise ConfigFileError(
+            f"a prompt of {longest} tokens and {room} to be generated are more than the {processor.max_length} that the model takes; lower "
+            "--max_completion_length (answers) or --max_seconds (audio), or drop the longest prompts"
+        )
 
 
 def _require_waveforms(processor: Any) -> None:

@@ -25,7 +25,7 @@ from alm.generation.grammar import AudioGrammar
 from alm.preference import rewards
 from alm.preference.clap import find_clap, load_clap
 from alm.preference.pairs import pair_ids, read_pairs
-from alm.preference.questions import AUDIO, TEXT, read_questions
+from alm.preference.questions import AUDIO, TEXT, question, read_questions
 from alm.preference.validity import loop_share
 from alm.processing import AudioLanguageProcessor
 from alm.scoring.sound.base import Found, MetricUnavailable
@@ -357,6 +357,8 @@ def test_questions_are_text_of_the_very_ids(workshop: Any, processor: Any, tmp_p
     rows, kind = read_questions(file, processor, store, str(workshop.folder))
     message = asked(clip(workshop, 0), "Is it loud?\nSelect one option from the provided choices:\nyes\nno")
     assert processor.tokenizer(rows[0]["prompt"]).input_ids == processor.encode_messages(message, True) and kind == TEXT
+    own = question({"prompt": "Whisper this: a", "say": "a"}, processor)
+    assert "Whisper" in own["prompt"] and own["say"] == "a"
     assert read_questions(write(tmp_path / "s.jsonl", [{"say": "a"}, {"sound": "b"}]), processor, None)[1] == AUDIO
 
 
@@ -386,6 +388,8 @@ def test_command_line_refusals(main: Any, workshop: Any, undecided: Path, tmp_pa
     say = write(tmp_path / "say.jsonl", [{"say": "bell"}])
     with pytest.raises(ConfigFileError, match="no vocoder"):
         main([*grpo(workshop, undecided, tmp_path, "--rewards", "wer", "--max_seconds", "1"), "--data", str(say)])
+    with pytest.raises(ConfigFileError, match="more than the 512"):
+        main([*grpo(workshop, undecided, tmp_path, "--rewards", "choice"), "--max_completion_length", "512"])
     for more, message in [(["--rewards", "choice"], "go with --method grpo"), (["--num_generations", "2"], "unknown")]:
         with pytest.raises(SystemExit):
             main(dpo(workshop, tmp_path, *more))
