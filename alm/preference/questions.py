@@ -32,7 +32,8 @@ def read_questions(
 ) -> tuple[Dataset, str]:
     """Questions of a file, and whether their turns are `TEXT` or `AUDIO`: all of a file are of one kind, as one grammar holds for all.
 
-    Columns: `prompt` (text, audio tokens in it), `prompt_tokens` (their number), `answer`, `choices`, `say`, `caption`; None where a row has it not.
+    Columns: `prompt` (text, audio tokens in it), `prompt_tokens` (their number), `answer`, `choices`, `say`, `caption`; None where a row
+    has it not.
     Raises `DataError` with file and row.
     """
     make = partial(question, processor=processor, store=store, audio_folder=audio_folder, max_length=max_length)

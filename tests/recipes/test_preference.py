@@ -182,18 +182,6 @@ def test_the_margin_is_that_of_plain_likelihoods(
     assert margin(tmp_path / "dpo", first, rows) == pytest.approx(after, rel=1e-3) and abs(after) > 0.1
 
 
-def test_dpo_goes_on_to_the_same_weights(main: Any, preferred: Path, workshop: Any, tmp_path: Path) -> None:
-    output = tmp_path / "dpo"
-    shutil.copytree(preferred, output)
-    for name in ("manifest.json", "model.safetensors"):
-        (output / name).unlink()
-    for step in (16, 20):
-        shutil.rmtree(output / f"checkpoint-{step}")
-    main(dpo(workshop, tmp_path, "--max_steps", "20", "--save_steps", "8"))
-    one, other = (load_file(folder / "model.safetensors") for folder in (output, preferred))
-    assert all(torch.equal(one[name], other[name]) for name in other)
-
-
 def test_lora_is_its_own_reference(main: Any, workshop: Any, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     main(dpo(workshop, tmp_path, "--max_steps", "20", "--lora_rank", "4", "--learning_rate", "3e-2"))
@@ -282,23 +270,34 @@ def test_grpo_raises_held_out_accuracy(main: Any, workshop: Any, undecided: Path
     load_checkpoint(tmp_path / "grpo")
 
 
-@pytest.mark.parametrize(
-    "more", [(), ("--lora_rank", "4", "--beta", "0.05"), ("--beta", "0.05")], ids=["full", "lora", "beta"]
-)
-def test_grpo_goes_on_to_the_same_weights(
-    main: Any, workshop: Any, undecided: Path, tmp_path: Path, more: tuple[str, ...]
+RESUMED = ["dpo", "dpo --lora_rank 4", "grpo", "grpo --lora_rank 4 --beta 0.05", "grpo --beta 0.05"]
+
+
+@pytest.mark.parametrize("kept", [3, 6])
+@pytest.mark.parametrize("method", RESUMED)
+def test_it_goes_on_to_the_same_weights(
+    main: Any, workshop: Any, undecided: Path, tmp_path: Path, method: str, kept: int
 ) -> None:
-    command = grpo(workshop, undecided, tmp_path, "--rewards", "choice", "--learning_rate", "5e-3", *more)
-    command += ["--max_steps", "6", "--save_steps", "3"]
+    name, *more = method.split()
+    more += ["--max_steps", "6", "--save_steps", "3", "--learning_rate", "5e-3"]
+    rewarded = ["--rewards", "choice", *more]
+    command = dpo(workshop, tmp_path, *more) if name == "dpo" else grpo(workshop, undecided, tmp_path, *rewarded)
     main(command)
-    whole, output = tmp_path / "whole", tmp_path / "grpo"
+    whole, output = tmp_path / "whole", tmp_path / name
     shutil.copytree(output, whole)
-    for name in ("manifest.json", "model.safetensors"):
-        (output / name).unlink()
-    shutil.rmtree(output / "checkpoint-6")
+    before = json.loads((whole / "manifest.json").read_text())["held_out"]["before"]
+    # as a kill leaves it: behind a checkpoint, or between the last step and the manifest
+    for file in ("manifest.json", "model.safetensors"):
+        (output / file).unlink()
+    for checkpoint in output.glob("checkpoint-*"):
+        if int(checkpoint.name.rpartition("-")[2]) > kept:
+            shutil.rmtree(checkpoint)
+    (output / "sequences").mkdir()
+    (output / "sequences" / "before.json").write_text(json.dumps(before))
     main(command)
     one, other = (load_file(folder / "model.safetensors") for folder in (output, whole))
     assert all(torch.equal(one[name], other[name]) for name in other)
+    assert json.loads((output / "manifest.json").read_text())["held_out"]["before"] == before
 
 
 def test_audio_is_made_under_the_grammar(main: Any, workshop: Any, tmp_path: Path) -> None:
