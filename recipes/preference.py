@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 
 from alm.arguments import ConfigFileError, parse_with_trainer_arguments, run_main
-from alm.preference.run import DEFAULTS, DPO, GRPO, PreferenceArguments, PreferenceRun
+from alm.preference.arguments import DEFAULTS, DPO, GRPO, PreferenceArguments
+from alm.preference.run import PreferenceRun
 
 
 def main(argv: list[str] | None = None) -> None:

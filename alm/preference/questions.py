@@ -19,7 +19,7 @@ TEXT, AUDIO = "text", "audio"
 """What the model's turn is."""
 FORMS = (
     'accepted are {"prompt", "answer", "choices"}, MMAR\'s rows {"question", "choices", "answer", "audio_path"}, {"say": TEXT} and '
-    '{"sound": CAPTION}'
+    '{"sound": CAPTION}, the last two with a "prompt" of their own or not'
 )
 
 
@@ -32,7 +32,8 @@ def read_questions(
 ) -> tuple[Dataset, str]:
     """Questions of a file, and whether their turns are `TEXT` or `AUDIO`: all of a file are of one kind, as one grammar holds for all.
 
-    Columns: `prompt` (text, audio tokens in it), `answer`, `choices`, `say`, `caption`; None where a row has it not.
+    Columns: `prompt` (text, audio tokens in it), `prompt_tokens` (their number), `answer`, `choices`, `say`, `caption`; None where a row
+    has it not.
     Raises `DataError` with file and row.
     """
     make = partial(question, processor=processor, store=store, audio_folder=audio_folder, max_length=max_length)
@@ -70,16 +71,16 @@ def question(
         raise DataError(
             f"a prompt of {len(written.ids)} tokens, and --max_length {max_length} leaves no room for the answer"
         )
-    return {"prompt": written.prompt, **held}
+    return {"prompt": written.prompt, "prompt_tokens": len(written.ids), **held}
 
 
 def _messages(row: Row, held: Row, store: TokenStore | None, audio_folder: str | None) -> list[Message]:
+    if "prompt" in row:
+        return messages_of(row["prompt"], store)
     if held["say"]:
         return speech_messages(held["say"])
     if held["caption"]:
         return sound_messages(held["caption"])
-    if "prompt" in row:
-        return messages_of(row["prompt"], store)
     if held["choices"] and isinstance(row.get("question"), str):
         text = multiple_choice_prompt(row["question"], held["choices"])
         return messages_of(question_messages(text, _clip(row, audio_folder)), store)

@@ -29,8 +29,8 @@ def choice_accuracy(
 
 
 class Validity:
-    """How valid a turn is, 0 to 1: the mean of the share of its ids before the first that the grammar forbids, whether it ended by
-    itself, and the share of it outside its longest repetition loop. 0 for an empty turn.
+    """How valid a turn is, 0 to 1: half for the share of its ids before the first that the grammar forbids, half for ending by itself,
+    both times the share of it that is outside its longest repetition loop. 0 for an empty turn.
     """
 
     __name__ = "validity"
@@ -46,7 +46,7 @@ class Validity:
         if not ids:
             return 0.0
         share, ended = obeyed(ids, self.grammar, self.table)
-        return (share + ended + 1 - loop_share(ids)) / 3
+        return (share + ended) / 2 * (1 - loop_share(ids))
 
 
 class SpokenWords:

@@ -3,64 +3,14 @@
 import json
 import shutil
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alm.arguments import ConfigFileError
+from alm.preference.arguments import DPO, PreferenceArguments
 
 if TYPE_CHECKING:
     from alm.checkpoint import LoadedCheckpoint
-    from alm.generation.grammar import AudioGrammar
-
-DPO, GRPO = "dpo", "grpo"
-REWARDS = ("choice", "validity", "wer", "clap")
-DEFAULTS: dict[str, Any] = {"save_steps": 500, "save_total_limit": 2, "report_to": "none"}
-
-
-@dataclass
-class PreferenceArguments:
-    """Flags of recipes/preference.py beside those of TRL's DPOConfig or GRPOConfig."""
-
-    method: str = field(metadata={"help": "dpo (pairs) or grpo (rewards)", "choices": [DPO, GRPO]})
-    model: str = field(metadata={"help": "checkpoint with an audio vocabulary: folder or Hub id; also DPO's reference"})
-    data: str = field(metadata={"help": "JSON lines of pairs (dpo) or questions (grpo)"})
-    output_dir: str = field(metadata={"help": "folder of the trained model, its checkpoints and its log"})
-    tokens: str | None = field(default=None, metadata={"help": "token store of recipes/tokenize_corpus.py"})
-    held_out: str | None = field(
-        default=None, metadata={"help": "file like --data, measured before and after training"}
-    )
-    audio: str | None = field(default=None, metadata={"help": "folder of the clips that MMAR's rows name"})
-    max_length: int = field(
-        default=2048, metadata={"help": "most tokens of prompt and answer (grpo: of the prompt); nothing is cut"}
-    )
-    rewards: list[str] = field(
-        default_factory=list,
-        metadata={"help": f"grpo: {', '.join(REWARDS)}; TRL's --reward_weights go with them"},
-    )
-    asr: str = field(
-        default="openai/whisper-large-v3", metadata={"help": "recogniser of the reward wer: folder or Hub id"}
-    )
-    clap: str = field(
-        default="laion/clap-htsat-unfused", metadata={"help": "CLAP of the reward clap: folder or Hub id"}
-    )
-    grammar: bool = field(default=True, metadata={"help": "grpo: draw only what the grammar allows"})
-    min_seconds: float = field(default=0.2, metadata={"help": "grpo: least length of generated audio"})
-    max_seconds: float = field(default=30.0, metadata={"help": "grpo: most length of generated audio"})
-    lora_rank: int = field(default=0, metadata={"help": "rank of LoRA; 0: full fine-tuning"})
-    lora_alpha: int | None = field(default=None, metadata={"help": "LoRA's alpha; twice the rank unless given"})
-    seed: int = field(default=42, metadata={"help": "seed of the order of data and of what is drawn"})
-    resume_from_checkpoint: str = field(
-        default="auto", metadata={"help": "auto (the last checkpoint of OUTPUT_DIR if there is one), true, or a folder"}
-    )
-    overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
-    dry_run: bool = field(default=False, metadata={"help": "read the data, print what there is, and exit"})
-
-    def __post_init__(self) -> None:
-        if unknown := sorted(set(self.rewards) - set(REWARDS)):
-            raise ValueError(f"--rewards {' '.join(unknown)}: accepted are {', '.join(REWARDS)}")
-        if (self.method == GRPO) != bool(self.rewards):
-            raise ValueError("--rewards go with --method grpo, which needs one or more")
 
 
 class PreferenceRun:
@@ -82,7 +32,9 @@ class PreferenceRun:
 
         args = self.args
         store = TokenStore.open(args.tokens) if args.tokens else None
-        loaded = load_checkpoint(args.model, dtype=torch.float32, check_codec=False)
+        # frozen weights stay as they are stored where bfloat16 computes anyway; trained ones are float32
+        dtype = None if args.lora_rank and self.training.bf16 else torch.float32
+        loaded = load_checkpoint(args.model, dtype=dtype, check_codec=False)
         if store is not None:
             require_store(loaded.processor.vocabulary, store)
         data, kind = self._data(args.data, loaded, store)
@@ -126,10 +78,14 @@ class PreferenceRun:
         if kind is None:
             trainer: Any = PairTrainer(loaded.model, ref_model=self._reference(), **common)
         else:
-            grammar = self._grammar(loaded.processor, kind)
-            rewards = self._rewards(loaded.processor, kind, grammar)
+            from alm.preference.judges import Judges, grammar_of, require_room
+
+            grammar = grammar_of(self.args, self.training, loaded.processor, kind)
+            require_room(loaded.processor, max(data["prompt_tokens"]), self.training.max_completion_length)
+            judges = Judges.of(self.args, loaded.processor, kind, grammar, str(self.training.device))
+            self.labels = judges.labels
             under = grammar if self.args.grammar else None
-            trainer = QuestionTrainer(loaded.model, reward_funcs=rewards, grammar=under, **common)
+            trainer = QuestionTrainer(loaded.model, reward_funcs=judges.rewards, grammar=under, **common)
         if config is not None:
             # TRL's loss reads the head's weight and bias; peft's wrapper of trained rows (0.21) passes on the weight alone
             trainer.model.get_output_embeddings().bias = None
@@ -153,53 +109,6 @@ class PreferenceRun:
         if self.args.lora_rank:
             return None
         return load_checkpoint(self.args.model, dtype=torch.float32, check_codec=False).model.requires_grad_(False)
-
-    def _grammar(self, processor: Any, kind: str) -> "AudioGrammar":
-        """What a turn may be; for audio TRL's limit of new ids is set to what the longest span takes."""
-        from alm.generation.grammar import AudioGrammar
-        from alm.generation.tasks import span_grammar
-        from alm.preference.questions import TEXT
-
-        if kind == TEXT:
-            return AudioGrammar(processor.vocabulary, text=True, max_spans=0)
-        grammar = span_grammar(processor, self.args.min_seconds, self.args.max_seconds)
-        self.training.max_completion_length = grammar.max_span_ids + 1
-        return grammar
-
-    def _rewards(self, processor: Any, kind: str, grammar: "AudioGrammar") -> list[Any]:
-        """The rewards named; raises where they do not fit the data, or what they need is not there."""
-        from alm.preference import rewards
-        from alm.preference.questions import TEXT
-
-        names = self.args.rewards
-        if wrong := [name for name in names if name in (("wer", "clap") if kind == TEXT else ("choice",))]:
-            raise ConfigFileError(f"--rewards {' '.join(wrong)} judge other turns than the {kind} that --data asks for")
-        if {"wer", "clap"} & set(names):
-            _require_waveforms(processor)
-        make = {
-            "choice": lambda: rewards.choice_accuracy,
-            "validity": lambda: rewards.Validity(grammar, processor),
-            "wer": lambda: self._word_reward(processor),
-            "clap": lambda: self._clap_reward(processor),
-        }
-        return [make[name]() for name in names]
-
-    def _word_reward(self, processor: Any) -> Any:
-        from alm.preference.rewards import SpokenWords
-        from alm.scoring.speech.recognition import SAMPLING_RATE, find_recogniser, load_recogniser
-        from alm.scoring.speech.words import word_counter
-
-        hear = load_recogniser(find_recogniser(self.args.asr), str(self.training.device))
-        self.labels["wer"] = f"{hear.label}, Whisper's English normaliser"
-        return SpokenWords(processor, hear, word_counter(), SAMPLING_RATE)
-
-    def _clap_reward(self, processor: Any) -> Any:
-        from alm.preference.clap import find_clap, load_clap
-        from alm.preference.rewards import CaptionSimilarity
-
-        found = find_clap(self.args.clap)
-        self.labels["clap"] = found.label
-        return CaptionSimilarity(processor, *load_clap(found, str(self.training.device)))
 
     def _before(self, trainer: Any, checkpoint: str | None) -> Any:
         """What is held out, measured with the first weights; a run that goes on finds it written down."""
@@ -243,15 +152,3 @@ class PreferenceRun:
         run.write_manifest(self.output, parts, sys.argv)
         shutil.rmtree(self.output / run.SEQUENCES)
         print(f"saved to {self.output}")
-
-
-def _require_waveforms(processor: Any) -> None:
-    """Decode one frame now, rather than fail at the first turn that is judged."""
-    vocabulary = processor.vocabulary
-    frame = [vocabulary.first_id + book * vocabulary.codebook_size for book in range(vocabulary.num_codebooks)]
-    try:
-        processor.decode_audio(frame)
-    except ValueError as error:
-        raise ConfigFileError(
-            f"--rewards wer and clap listen to waveforms, and the codec makes none: {error}"
-        ) from error

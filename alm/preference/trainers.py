@@ -1,6 +1,5 @@
 """TRL's own DPOTrainer and GRPOTrainer, given ids and a grammar where they would tokenise text and sample anything."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,20 +12,12 @@ from alm.processing import AudioLanguageProcessor
 from alm.training.trl_parts import CompleteCheckpoints, fit_device
 
 
-def _prepared(config: Any, parent: Any) -> None:
-    fit_device(config)
-    with warnings.catch_warnings():
-        # TRL sets the old name itself
-        warnings.filterwarnings("ignore", message=".*gradient_checkpointing. is deprecated", category=FutureWarning)
-        parent.__post_init__(config)
-
-
 @dataclass
 class PairConfig(DPOConfig):
     """DPOConfig whose defaults also run where there is no accelerator."""
 
     def __post_init__(self) -> None:
-        _prepared(self, DPOConfig)
+        fit_device(self, super().__post_init__)
 
 
 @dataclass
@@ -34,7 +25,7 @@ class QuestionConfig(GRPOConfig):
     """GRPOConfig whose defaults also run where there is no accelerator."""
 
     def __post_init__(self) -> None:
-        _prepared(self, GRPOConfig)
+        fit_device(self, super().__post_init__)
 
 
 class PairTrainer(CompleteCheckpoints, DPOTrainer):

@@ -2,7 +2,6 @@
 
 import json
 import time
-import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,11 +32,7 @@ class SequenceConfig(SFTConfig):
 
     def __post_init__(self) -> None:
         own: Any = self
-        fit_device(own)
-        with warnings.catch_warnings():
-            # TRL sets the old name itself
-            warnings.filterwarnings("ignore", message=".*gradient_checkpointing. is deprecated", category=FutureWarning)
-            super().__post_init__()
+        fit_device(own, super().__post_init__)
         if not own.packing or own.packing_strategy != "bfd" or own.max_length is None:
             raise ValueError(
                 "sequences are trained packed: leave packing on, packing_strategy at bfd (the others cut sequences), and give max_length"

@@ -1,5 +1,7 @@
 """What our trainers share, whichever of TRL's they are: defaults that run without an accelerator, and checkpoints that are complete."""
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,17 @@ from alm.adapters import write_processor_file
 from alm.processing import AudioLanguageProcessor
 
 
-def fit_device(config: Any) -> None:
-    """Set `bf16` and pinned memory of a TRL configuration to what this device has; called before its own `__post_init__`."""
+def fit_device(config: Any, finish: Callable[[], None]) -> None:
+    """Set `bf16` and pinned memory of a TRL configuration to what this device has, then `finish` it by TRL's own `__post_init__`."""
     accelerated = torch.accelerator.is_available() and not config.use_cpu
     if config.bf16 is None and not config.fp16:
         # TRL's default is True; a CPU without matrix units for it is eight times slower with it (measured), not faster
         config.bf16 = accelerated and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     config.dataloader_pin_memory = config.dataloader_pin_memory and accelerated
+    with warnings.catch_warnings():
+        # TRL sets the old name itself
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing. is deprecated", category=FutureWarning)
+        finish()
 
 
 class CompleteCheckpoints:

@@ -1,0 +1,91 @@
+"""What GRPO's turns may be and who judges them, as the arguments name it; what is missing is said before anything is trained."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from alm.arguments import ConfigFileError
+from alm.generation.grammar import AudioGrammar
+from alm.generation.tasks import span_grammar
+from alm.preference import rewards
+from alm.preference.arguments import PreferenceArguments
+from alm.preference.clap import find_clap, load_clap
+from alm.preference.questions import TEXT
+from alm.processing import AudioLanguageProcessor
+from alm.scoring.speech import recognition
+from alm.scoring.speech.words import word_counter
+
+OTHER_KIND = {TEXT: ("wer", "clap")}
+"""Rewards that judge no turn of a kind; of audio, `choice`."""
+
+
+def grammar_of(args: PreferenceArguments, training: Any, processor: AudioLanguageProcessor, kind: str) -> AudioGrammar:
+    """What a turn may be; for audio TRL's limit of new ids is set to what the longest span takes."""
+    if kind == TEXT:
+        return AudioGrammar(processor.vocabulary, text=True, max_spans=0)
+    grammar = span_grammar(processor, args.min_seconds, args.max_seconds)
+    training.max_completion_length = grammar.max_span_ids + 1
+    return grammar
+
+
+def require_room(processor: AudioLanguageProcessor, longest: int, room: int) -> None:
+    """Raise `ConfigFileError` where a prompt of `longest` tokens leaves the model fewer than `room`."""
+    if processor.max_length is not None and longest + room > processor.max_length:
+        raise ConfigFileError(
+            f"a prompt of {longest} tokens and {room} to be generated are more than the {processor.max_length} that the model takes; lower "
+            "--max_completion_length (answers) or --max_seconds (audio), or drop the longest prompts"
+        )
+
+
+class Judges(NamedTuple):
+    """Reward functions in the order named, and the models they listen with: reward → name and revision."""
+
+    rewards: list[Any]
+    labels: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        args: PreferenceArguments,
+        processor: AudioLanguageProcessor,
+        kind: str,
+        grammar: AudioGrammar,
+        device: str = "cpu",
+    ) -> "Judges":
+        """The rewards of `--rewards`. Raises `ConfigFileError` where one judges no such turn or hears nothing, `MetricUnavailable` without
+        its model.
+        """
+        if wrong := [name for name in args.rewards if name in OTHER_KIND.get(kind, ("choice",))]:
+            raise ConfigFileError(f"--rewards {' '.join(wrong)} judge other turns than the {kind} that --data asks for")
+        if {"wer", "clap"} & set(args.rewards):
+            _require_waveforms(processor)
+        make: dict[str, Callable[[], tuple[Any, str]]] = {
+            "choice": lambda: (rewards.choice_accuracy, ""),
+            "validity": lambda: (rewards.Validity(grammar, processor), ""),
+            "wer": lambda: _words(args.asr, processor, device),
+            "clap": lambda: _clap(args.clap, processor, device),
+        }
+        made = {name: make[name]() for name in args.rewards}
+        return cls([reward for reward, _ in made.values()], {name: label for name, (_, label) in made.items() if label})
+
+
+def _words(name: str, processor: AudioLanguageProcessor, device: str) -> tuple[Any, str]:
+    hear = recognition.load_recogniser(recognition.find_recogniser(name), device)
+    judge = rewards.SpokenWords(processor, hear, word_counter(), recognition.SAMPLING_RATE)
+    return judge, f"{hear.label}, Whisper's English normaliser"
+
+
+def _clap(name: str, processor: AudioLanguageProcessor, device: str) -> tuple[Any, str]:
+    found = find_clap(name)
+    return rewards.CaptionSimilarity(processor, *load_clap(found, device)), found.label
+
+
+def _require_waveforms(processor: AudioLanguageProcessor) -> None:
+    """Decode one frame now, rather than fail at the first turn that is judged."""
+    vocabulary = processor.vocabulary
+    frame = [vocabulary.first_id + book * vocabulary.codebook_size for book in range(vocabulary.num_codebooks)]
+    try:
+        processor.decode_audio(frame)
+    except ValueError as error:
+        raise ConfigFileError(
+            f"--rewards wer and clap listen to waveforms, and the codec makes none: {error}"
+        ) from error
