@@ -1,7 +1,9 @@
 """Pretrain a language model on audio and text, both ways: describing, transcribing, speaking, making sounds (Table 6: 50k steps at 3e-5).
 
-    accelerate launch recipes/pretrain.py --model runs/demo/base --tokens runs/demo/tokens --output_dir runs/demo/pretrained \\
-        --data audiocaps=runs/demo/corpus/audiocaps libritts=runs/demo/corpus/libritts
+    accelerate launch recipes/pretrain.py --model runs/demo/base --tokens runs/demo/pairs --output_dir runs/demo/pretrained \\
+        --data audiocaps=runs/demo/corpus/audiocaps,audio=runs/demo/corpus/audiocaps/audio libritts=runs/demo/corpus/libritts
+
+--tokens holds the clips of every data set named: recipes/tokenize_corpus.py --audio runs/demo/corpus/audiocaps runs/demo/corpus/libritts ….
 
 A data set is used for the tasks that its texts fit, or for those that it names (libritts=…,tasks=speak+transcribe,weight=2). --replay FILE
 keeps a share of text alone, for the language that the model had. --guard FILES keeps test sets' clips out. An interrupted run goes on

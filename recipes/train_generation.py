@@ -1,7 +1,9 @@
 """Train a language model to speak and to make sounds: TTS and TTA, one of them or both in one model (Table 6: 3 epochs, batch 256, 3e-5).
 
-    accelerate launch recipes/train_generation.py --model runs/demo/base --tokens runs/demo/tokens --output_dir runs/demo/speaker \\
-        --data libritts=runs/demo/corpus/libritts audiocaps=runs/demo/corpus/audiocaps
+    accelerate launch recipes/train_generation.py --model runs/demo/base --tokens runs/demo/pairs --output_dir runs/demo/speaker \\
+        --data libritts=runs/demo/corpus/libritts audiocaps=runs/demo/corpus/audiocaps,audio=runs/demo/corpus/audiocaps/audio
+
+--tokens holds the clips of every data set named: recipes/tokenize_corpus.py --audio runs/demo/corpus/audiocaps runs/demo/corpus/libritts ….
 
 Data sets of transcripts are spoken (TTS: LibriSpeech, LibriTTS), those of captions become sounds (TTA: AudioCaps, IFCaps). Held-out
 texts given as --samples "speak=Good morning." "sound=a dog barks" become WAV files and pictures during training. --replay FILE keeps a

@@ -15,11 +15,6 @@ from alm.data.leaks import LeakGuard
 from alm.data.tasks import AS_IT_IS, TASKS
 from alm.training.data import DataSet
 
-HELP = (
-    "data sets, each NAME=PATH and its reader's options, tasks and weight behind commas: libritts=DATA/LibriTTS,split=train-clean-100,"
-    "tasks=speak+transcribe,weight=2 (recipes/list_data.py lists names and options)"
-)
-
 
 class Named(NamedTuple):
     """A data set as named: the source, the tasks it is used for (none: the recipe's), and its share (None: by size)."""
