@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alm.data.example import DataError
 from alm.preference.arguments import DPO, PreferenceArguments
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class PreferenceRun:
         from alm.data.sequences import require_store
         from alm.data.tokens import TokenStore
         from alm.training import run
+        from alm.training.lora import require_same_tuning
 
         args = self.args
         store = TokenStore.open(args.tokens) if args.tokens else None
@@ -38,12 +40,15 @@ class PreferenceRun:
         if store is not None:
             require_store(loaded.processor.vocabulary, store)
         data, kind = self._data(args.data, loaded, store)
-        held_out = self._data(args.held_out, loaded, store)[0] if args.held_out else None
+        held_out, held_kind = self._data(args.held_out, loaded, store) if args.held_out else (None, kind)
+        if held_kind != kind:
+            raise DataError(f"{args.held_out} asks for {held_kind} and {args.data} for {kind}; a run has one grammar")
         print(f"{len(data)} rows of {args.data}" + (f", {len(held_out)} held out" if held_out is not None else ""))
         if args.dry_run:
             return
         checkpoint = run.begin(self.output, self.ranks, args.overwrite_output, args.resume_from_checkpoint)
         run.require_same_contract(checkpoint, loaded.processor.vocabulary)
+        require_same_tuning(checkpoint, self._lora(loaded.processor), args.model)
         with self.ranks.main_process_first():
             (self.output / run.SEQUENCES).mkdir(exist_ok=True)
             digest = f"{args.method} {run.file_digest(args.data)}"
@@ -81,7 +86,8 @@ class PreferenceRun:
             from alm.preference.judges import Judges, grammar_of, require_room
 
             grammar = grammar_of(self.args, self.training, loaded.processor, kind)
-            require_room(loaded.processor, max(data["prompt_tokens"]), self.training.max_completion_length)
+            longest = max(max(rows["prompt_tokens"]) for rows in (data, held_out) if rows is not None)
+            require_room(loaded.processor, longest, self.training.max_completion_length)
             judges = Judges.of(self.args, loaded.processor, kind, grammar, str(self.training.device))
             self.labels = judges.labels
             under = grammar if self.args.grammar else None
@@ -94,11 +100,8 @@ class PreferenceRun:
     def _lora(self, processor: Any) -> Any:
         from alm.adapters import lora_config
 
-        return (
-            lora_config(processor.vocabulary, self.args.lora_rank, self.args.lora_alpha)
-            if self.args.lora_rank
-            else None
-        )
+        rank, alpha = self.args.lora_rank, self.args.lora_alpha
+        return lora_config(processor.vocabulary, rank, alpha) if rank else None
 
     def _reference(self) -> Any:
         """A frozen copy of the first model; with LoRA the model without its adapter is that, and none is kept."""

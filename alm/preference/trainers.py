@@ -56,6 +56,16 @@ class QuestionTrainer(CompleteCheckpoints, GRPOTrainer):
         if grammar is not None:
             generate_under(model, grammar, processor)
 
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        """TRL's sampler, with an order by the number of the epoch.
+
+        TRL 1.16 seeds it once, so that a run that goes on in a later epoch would take up the first one's order.
+        """
+        sampler = super()._get_train_sampler(dataset)
+        if sampler.shuffle:
+            sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(self.args.seed + epoch)
+        return sampler
+
 
 def generate_under(model: Any, grammar: AudioGrammar, processor: AudioLanguageProcessor) -> None:
     """Make a model's `generate` obey the grammar; an adapter around the model asks the same `generate`."""

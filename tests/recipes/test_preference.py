@@ -182,6 +182,19 @@ def test_the_margin_is_that_of_plain_likelihoods(
     assert margin(tmp_path / "dpo", first, rows) == pytest.approx(after, rel=1e-3) and abs(after) > 0.1
 
 
+def test_other_data_or_tuning_cannot_go_on(main: Any, workshop: Any, preferred: Path, tmp_path: Path) -> None:
+    output = tmp_path / "dpo"
+    shutil.copytree(preferred, output)
+    (output / "manifest.json").unlink()
+    with pytest.raises(DataError, match="was trained with full fine-tuning"):
+        main(dpo(workshop, tmp_path, "--max_steps", "20", "--lora_rank", "4"))
+    (output / "sequences").mkdir(exist_ok=True)
+    (output / "sequences" / "data.json").write_text('{"digest": "dpo 0000000000000000"}')
+    with pytest.raises(DataError, match="data differ"):
+        main(dpo(workshop, tmp_path, "--max_steps", "20"))
+    main(dpo(workshop, tmp_path, "--max_steps", "1", "--overwrite_output"))
+
+
 def test_lora_is_its_own_reference(main: Any, workshop: Any, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     main(dpo(workshop, tmp_path, "--max_steps", "20", "--lora_rank", "4", "--learning_rate", "3e-2"))
@@ -271,15 +284,16 @@ def test_grpo_raises_held_out_accuracy(main: Any, workshop: Any, undecided: Path
 
 
 RESUMED = ["dpo", "dpo --lora_rank 4", "grpo", "grpo --lora_rank 4 --beta 0.05", "grpo --beta 0.05"]
+RESUMED += ["grpo --gradient_accumulation_steps 2"]
 
 
-@pytest.mark.parametrize("kept", [3, 6])
+@pytest.mark.parametrize("kept", [5, 10])
 @pytest.mark.parametrize("method", RESUMED)
 def test_it_goes_on_to_the_same_weights(
     main: Any, workshop: Any, undecided: Path, tmp_path: Path, method: str, kept: int
 ) -> None:
     name, *more = method.split()
-    more += ["--max_steps", "6", "--save_steps", "3", "--learning_rate", "5e-3"]
+    more += ["--max_steps", "10", "--save_steps", "5", "--learning_rate", "5e-3"]
     rewarded = ["--rewards", "choice", *more]
     command = dpo(workshop, tmp_path, *more) if name == "dpo" else grpo(workshop, undecided, tmp_path, *rewarded)
     main(command)
@@ -387,6 +401,8 @@ def test_command_line_refusals(main: Any, workshop: Any, undecided: Path, tmp_pa
     say = write(tmp_path / "say.jsonl", [{"say": "bell"}])
     with pytest.raises(ConfigFileError, match="no vocoder"):
         main([*grpo(workshop, undecided, tmp_path, "--rewards", "wer", "--max_seconds", "1"), "--data", str(say)])
+    with pytest.raises(DataError, match="asks for audio and .* for text"):
+        main([*grpo(workshop, undecided, tmp_path, "--rewards", "choice"), "--held_out", str(say)])
     with pytest.raises(ConfigFileError, match="more than the 512"):
         main([*grpo(workshop, undecided, tmp_path, "--rewards", "choice"), "--max_completion_length", "512"])
     for more, message in [(["--rewards", "choice"], "go with --method grpo"), (["--num_generations", "2"], "unknown")]:
