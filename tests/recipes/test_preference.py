@@ -400,8 +400,9 @@ def test_command_line_refusals(main: Any, workshop: Any, undecided: Path, tmp_pa
         main(grpo(workshop, undecided, tmp_path, "--rewards", "wer", "--max_steps", "1"))
     say = write(tmp_path / "say.jsonl", [{"say": "bell"}])
     with pytest.raises(ConfigFileError, match="no vocoder"):
-        main([*grpo(workshop, undecided, tmp_path, "--rewards", "wer", "--max_seconds", "1"), "--data", str(say)])
-    with pytest.raises(DataError, match="asks for audio and .* for text"):
+        heard = grpo(workshop, undecided, tmp_path, "--rewards", "wer", "--max_seconds", "1")
+        main([*heard, "--data", str(say), "--held_out", str(say)])
+    with pytest.raises(DataError, match=r"asks for audio and .* for text"):
         main([*grpo(workshop, undecided, tmp_path, "--rewards", "choice"), "--held_out", str(say)])
     with pytest.raises(ConfigFileError, match="more than the 512"):
         main([*grpo(workshop, undecided, tmp_path, "--rewards", "choice"), "--max_completion_length", "512"])
