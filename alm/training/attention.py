@@ -37,11 +37,11 @@ def attention_by_document(
         )
     # `split`, not slices: each slice's gradient would be a whole row of zeros
     lengths: list[int] = cu_seq_lens_q.diff().tolist()
+    documents = zip(*(whole.split(lengths, dim=2) for whole in (query, key, value)), strict=True)
+    grouped = query.shape[1] != key.shape[1]
     parts = [
-        F.scaled_dot_product_attention(
-            *document, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
-        )
-        for document in zip(*(whole.split(lengths, dim=2) for whole in (query, key, value)), strict=True)
+        F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped)
+        for q, k, v in documents
     ]
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
