@@ -164,7 +164,12 @@ class ChoiceLoop:
                 self.model, self.processor, [question.ids for question in asked], self.settings.max_new_tokens
             )
             answers = [
-                replace(answer, prediction=bare_answer(text, question.item.choices), generated=text, stopped=stopped)
+                replace(
+                    answer,
+                    prediction=bare_answer(text, question.item.choices),
+                    generated=text,
+                    truncated=not stopped,
+                )
                 for answer, question, (text, stopped) in zip(answers, asked, generated, strict=True)
             ]
         if self.settings.loglikelihood:

@@ -93,7 +93,7 @@ def test_batch_size_does_not_change_answers(tiny: LoadedCheckpoint, items: list[
     batched, _, _ = run(tiny, items, tmp_path, LoopSettings(max_new_tokens=6, batch_size=7), "seven.jsonl")
     for alone, together in ((single.answers, batched.answers), (single.no_audio, batched.no_audio)):
         for name, answer in alone.items():
-            assert (answer.generated, answer.stopped) == (together[name].generated, together[name].stopped)
+            assert (answer.generated, answer.truncated) == (together[name].generated, together[name].truncated)
             assert np.allclose(_numbers(answer.loglikelihood), _numbers(together[name].loglikelihood), atol=1e-5)
 
 
