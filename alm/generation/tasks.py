@@ -74,7 +74,7 @@ def answer(
 
     `options` are those of `answers`: `max_new_tokens`, `sampling` (greedy by default), `seed`, `batch_size`, `sliced`.
 
-    Raises `ValueError` where questions and clips differ in number, `LengthError` where a prompt leaves no room for an answer,
+    Raises `ValueError` where questions and clips differ in number, `LengthError` where a prompt leaves no room for `max_new_tokens`,
     `codec.audio.AudioError` on a file that cannot be read.
     """
     single = isinstance(question, str)
@@ -106,7 +106,11 @@ def answers(
     batch_size: int = 8,
     sliced: bool = True,
 ) -> list[Answer]:
-    """Answers in text to prompts as ids `(L_i,)`: no audio token can come, whatever the checkpoint's own settings say."""
+    """Answers in text to prompts as ids `(L_i,)`: no audio token can come, whatever the checkpoint's own settings say.
+
+    Raises `LengthError` where a prompt leaves no room for `max_new_tokens`.
+    """
+    require_room(processor, max(map(len, prompts), default=0), max_new_tokens)
     grammar = AudioGrammar(processor.vocabulary, text=True, max_spans=0)
     decoder = GrammarDecoder(model, processor.tokenizer, grammar, sampling, sliced=sliced)
     turns = _in_batches(prompts, batch_size, lambda some, seeds: decoder.turns(some, max_new_tokens, seeds), seed)
@@ -196,13 +200,20 @@ def prompt_ids(
 ) -> list[list[int]]:
     """Ids of conversations up to where the assistant is to speak. Raises `LengthError` where fewer than `room` ids fit behind."""
     prompts = processor.encode_conversations(conversations, add_generation_prompt=True)
-    longest = max(map(len, prompts), default=0)
-    if processor.max_length is not None and longest + room > processor.max_length:
-        raise LengthError(
-            f"a prompt of {longest} tokens and {room} to be generated are more than the {processor.max_length} that the model takes; "
-            "shorten the audio or text, or ask for less (max_seconds)"
-        )
+    require_room(processor, max(map(len, prompts), default=0), room)
     return prompts
+
+
+def require_room(
+    processor: AudioLanguageProcessor, longest: int, room: int, less: str = "max_new_tokens, max_seconds"
+) -> None:
+    """Raise `LengthError` where a prompt of `longest` tokens leaves the model fewer than `room`; `less` names what asks for them."""
+    limit = processor.max_length
+    if limit is not None and longest + room > limit:
+        raise LengthError(
+            f"a prompt of {longest} tokens and {room} to be generated are more than the {limit} that the model takes (max_position_embeddings): "
+            f"at most {max(limit - longest, 0)} fit behind it. Shorten the audio or text, or ask for less ({less})"
+        )
 
 
 def _in_batches(

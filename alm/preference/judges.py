@@ -27,15 +27,6 @@ def grammar_of(args: PreferenceArguments, training: Any, processor: AudioLanguag
     return grammar
 
 
-def require_room(processor: AudioLanguageProcessor, longest: int, room: int) -> None:
-    """Raise `ConfigFileError` where a prompt of `longest` tokens leaves the model fewer than `room`."""
-    if processor.max_length is not None and longest + room > processor.max_length:
-        raise ConfigFileError(
-            f"a prompt of {longest} tokens and {room} to be generated are more than the {processor.max_length} that the model takes; lower "
-            "--max_completion_length (answers) or --max_seconds (audio), or drop the longest prompts"
-        )
-
-
 class Judges(NamedTuple):
     """Reward functions in the order named, and the models they listen with: reward → name and revision."""
 

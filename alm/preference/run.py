@@ -83,11 +83,13 @@ class PreferenceRun:
         if kind is None:
             trainer: Any = PairTrainer(loaded.model, ref_model=self._reference(), **common)
         else:
-            from alm.preference.judges import Judges, grammar_of, require_room
+            from alm.generation.tasks import require_room
+            from alm.preference.judges import Judges, grammar_of
 
             grammar = grammar_of(self.args, self.training, loaded.processor, kind)
             longest = max(max(rows["prompt_tokens"]) for rows in (data, held_out) if rows is not None)
-            require_room(loaded.processor, longest, self.training.max_completion_length)
+            room = self.training.max_completion_length
+            require_room(loaded.processor, longest, room, "--max_completion_length of answers, --max_seconds of audio")
             judges = Judges.of(self.args, loaded.processor, kind, grammar, str(self.training.device))
             self.labels = judges.labels
             under = grammar if self.args.grammar else None

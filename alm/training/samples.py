@@ -19,6 +19,7 @@ from alm.training.run import SAMPLES, drop_later
 
 Kind = Literal["ask", "speak", "sound"]
 LOG = "samples.jsonl"
+ANSWER_TOKENS = 64
 
 
 class Request(NamedTuple):
@@ -100,7 +101,7 @@ class Samples(TrainerCallback):
         """Raise what answering would: no codec, one without a vocoder, a clip that cannot be read, a text without room."""
         if request.kind == "ask":
             clip = None if request.audio is None else {"type": "audio", "path": request.audio}
-            prompt_ids(self.processor, [question_messages(request.text, clip)])
+            prompt_ids(self.processor, [question_messages(request.text, clip)], ANSWER_TOKENS)
             return
         codec = self.processor.require_codec()
         codec.decode([np.zeros((codec.num_codebooks, 16), dtype=np.int64)])
@@ -111,7 +112,9 @@ class Samples(TrainerCallback):
     def _sample(self, model: Any, step: int, number: int, request: Request) -> dict[str, Any]:
         inner = model.get_base_model() if is_peft_model(model) else model
         if request.kind == "ask":
-            said = answer(inner, self.processor, request.text, request.audio, max_new_tokens=64, sliced=False)
+            said = answer(
+                inner, self.processor, request.text, request.audio, max_new_tokens=ANSWER_TOKENS, sliced=False
+            )
             return {"ask": request.text, "audio": request.audio, "answer": said}
         make = speak if request.kind == "speak" else make_sound
         limit = {"max_seconds": self.max_seconds, "sliced": not is_peft_model(model)}

@@ -27,7 +27,7 @@ from alm.preference.clap import find_clap, load_clap
 from alm.preference.pairs import pair_ids, read_pairs
 from alm.preference.questions import AUDIO, TEXT, question, read_questions
 from alm.preference.validity import loop_share
-from alm.processing import AudioLanguageProcessor
+from alm.processing import AudioLanguageProcessor, LengthError
 from alm.scoring.sound.base import Found, MetricUnavailable
 from alm.scoring.speech.recognition import Recogniser
 from alm.scoring.speech.words import WordErrors
@@ -404,7 +404,7 @@ def test_command_line_refusals(main: Any, workshop: Any, undecided: Path, tmp_pa
         main([*heard, "--data", str(say), "--held_out", str(say)])
     with pytest.raises(DataError, match=r"asks for audio and .* for text"):
         main([*grpo(workshop, undecided, tmp_path, "--rewards", "choice"), "--held_out", str(say)])
-    with pytest.raises(ConfigFileError, match="more than the 512"):
+    with pytest.raises(LengthError, match=r"more than the 512.*--max_completion_length"):
         main([*grpo(workshop, undecided, tmp_path, "--rewards", "choice"), "--max_completion_length", "512"])
     for more, message in [(["--rewards", "choice"], "go with --method grpo"), (["--num_generations", "2"], "unknown")]:
         with pytest.raises(SystemExit):

@@ -169,6 +169,16 @@ def test_a_question_too_long_for_the_model_is_listed_and_not_cut(
     assert "i0" not in answers.answers and "tokens" in loop.problems["i0"]
 
 
+def test_a_question_without_room_for_its_answer_is_listed(
+    tiny: LoadedCheckpoint, items: list[MmarItem], tmp_path: Path
+) -> None:
+    settings = LoopSettings(max_new_tokens=tiny.processor.max_length or 0)
+    with pytest.raises(DataError, match=r"to be generated .*--max_new_tokens"):
+        run(tiny, items, tmp_path, settings)
+    answers, _, _ = run(tiny, items, tmp_path, replace(settings, generation=False))
+    assert len(answers.answers) == len(items)
+
+
 def test_parts_can_be_switched_off(tiny: LoadedCheckpoint, items: list[MmarItem], tmp_path: Path) -> None:
     answers, _, _ = run(tiny, items, tmp_path, LoopSettings(generation=False, control=False), "a.jsonl")
     assert answers.no_audio == {} and all(a.prediction is None and a.loglikelihood for a in answers.answers.values())
