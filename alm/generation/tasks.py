@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from alm.data.example import Content, Message
@@ -169,8 +170,9 @@ def generate_audio(
     """Audio that answers conversations: one span of `min_seconds` to `max_seconds` each, decoded.
 
     `guidance_scale` above 1 pushes away from what the model would make of the `unconditional` conversation; `sliced` as in
-    `alm.generation.decoding`. Raises `LengthError` where a prompt leaves no room for `max_seconds`.
+    `alm.generation.decoding`. Raises `LengthError` where a prompt leaves no room for `max_seconds`, and as `require_waveforms`.
     """
+    require_waveforms(processor)
     grammar = span_grammar(processor, min_seconds, max_seconds)
     room = grammar.max_span_ids + 1
     decoder = GrammarDecoder(model, processor.tokenizer, grammar, sampling, guidance_scale, sliced)
@@ -195,6 +197,12 @@ def span_grammar(processor: AudioLanguageProcessor, min_seconds: float, max_seco
     return AudioGrammar(processor.vocabulary, max(1, math.ceil(least)), math.floor(most))
 
 
+def require_waveforms(processor: AudioLanguageProcessor) -> None:
+    """Decode a third of a second now, to raise what decoding would after all the generating: no codec, or one without a vocoder."""
+    codes = np.zeros((processor.vocabulary.num_codebooks, 16), dtype=np.int64)
+    processor.decode_audio(processor.vocabulary.codes_to_ids(codes).tolist())
+
+
 def prompt_ids(
     processor: AudioLanguageProcessor, conversations: Sequence[Sequence[Message]], room: int = 1
 ) -> list[list[int]]:
@@ -205,14 +213,14 @@ def prompt_ids(
 
 
 def require_room(
-    processor: AudioLanguageProcessor, longest: int, room: int, less: str = "max_new_tokens, max_seconds"
+    processor: AudioLanguageProcessor, longest: int, room: int, less: str = "max_new_tokens or max_seconds"
 ) -> None:
     """Raise `LengthError` where a prompt of `longest` tokens leaves the model fewer than `room`; `less` names what asks for them."""
     limit = processor.max_length
     if limit is not None and longest + room > limit:
         raise LengthError(
-            f"a prompt of {longest} tokens and {room} to be generated are more than the {limit} that the model takes (max_position_embeddings): "
-            f"at most {max(limit - longest, 0)} fit behind it. Shorten the audio or text, or ask for less ({less})"
+            f"a prompt of {longest} tokens and {room} to be generated are more than the {limit} that the model takes "
+            f"(max_position_embeddings): at most {max(limit - longest, 0)} fit behind it. Shorten the audio or the text, or lower {less}"
         )
 
 

@@ -89,7 +89,7 @@ class PreferenceRun:
             grammar = grammar_of(self.args, self.training, loaded.processor, kind)
             longest = max(max(rows["prompt_tokens"]) for rows in (data, held_out) if rows is not None)
             room = self.training.max_completion_length
-            require_room(loaded.processor, longest, room, "--max_completion_length of answers, --max_seconds of audio")
+            require_room(loaded.processor, longest, room, "--max_completion_length (answers) or --max_seconds (audio)")
             judges = Judges.of(self.args, loaded.processor, kind, grammar, str(self.training.device))
             self.labels = judges.labels
             under = grammar if self.args.grammar else None

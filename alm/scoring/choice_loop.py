@@ -133,7 +133,7 @@ class ChoiceLoop:
         return {item_id: by_path[self.paths[item_id]] for item_id in readable if self.paths[item_id] in by_path}
 
     def _ask(self, pairs: Sequence[tuple[Question, Codes | None]]) -> list[Asked]:
-        """Ids of the questions; one that is too long for the model, or leaves no room for its answer, becomes a problem: nothing is cut to fit."""
+        """Ids of the questions; one too long for the model or for its answer becomes a problem: nothing is cut to fit."""
         asked = []
         for item, codes in pairs:
             audio = [] if codes is None else [{"type": "audio", "codes": codes}]

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-import numpy as np
 from accelerate.utils import is_peft_model
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from alm.data.example import DataError
-from alm.generation.tasks import answer, make_sound, prompt_ids, span_grammar, speak
+from alm.generation.tasks import answer, make_sound, prompt_ids, require_waveforms, span_grammar, speak
 from alm.processing import AudioLanguageProcessor
 from alm.prompts import question_messages, sound_messages, speech_messages
 from alm.scoring.sound.spectrograms import spectrograms
@@ -103,8 +102,7 @@ class Samples(TrainerCallback):
             clip = None if request.audio is None else {"type": "audio", "path": request.audio}
             prompt_ids(self.processor, [question_messages(request.text, clip)], ANSWER_TOKENS)
             return
-        codec = self.processor.require_codec()
-        codec.decode([np.zeros((codec.num_codebooks, 16), dtype=np.int64)])
+        require_waveforms(self.processor)
         messages = speech_messages if request.kind == "speak" else sound_messages
         grammar = span_grammar(self.processor, 0, self.max_seconds)
         prompt_ids(self.processor, [messages(request.text)], grammar.max_span_ids + 1)

@@ -95,6 +95,19 @@ def test_room_is_checked_before_anything_is_computed(make_language_model: Any) -
         answers(model, processor, [[1], prompt], max_new_tokens=5)
 
 
+def test_a_codec_that_makes_no_waveforms_is_refused_before_anything_is_generated(
+    loaded: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mute(codes: Any) -> Any:
+        raise ValueError("this codec has no vocoder")
+
+    monkeypatch.setattr(loaded.processor.codec, "decode", mute)
+    monkeypatch.setattr(type(loaded.model.get_decoder()), "forward", lambda *_, **__: pytest.fail("generated"))
+    for make in (speak, make_sound, lambda *args: next(stream_speech(*args))):
+        with pytest.raises(ValueError, match="no vocoder"):
+            make(*loaded, "a dog barks")
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 50])
 def test_streaming_is_the_offline_decode(loaded: LoadedCheckpoint, chunk: int) -> None:
     chunks = list(stream_speech(*loaded, "a dog barks", seed=3, chunk=chunk, left=2, right=1, **SHORT))
