@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alm.arguments import ConfigFileError
+from alm.training.arguments import RunArguments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,12 +34,9 @@ DEFAULTS: dict[str, Any] = {
 
 
 @dataclass
-class LanguageModelArguments:
-    """Flags that all recipes of the language model share."""
+class LanguageModelArguments(RunArguments):
+    """Flags that all recipes share which train on examples."""
 
-    model: str = field(metadata={"help": "checkpoint with an audio vocabulary: folder or Hub id"})
-    output_dir: str = field(metadata={"help": "folder of the trained model, its checkpoints and its log"})
-    tokens: str | None = field(default=None, metadata={"help": "token store of recipes/tokenize_corpus.py"})
     max_length: int = field(default=2048, metadata={"help": "tokens of a packed row, and most of one conversation"})
     effective_batch: int | None = field(
         default=None,
@@ -46,8 +44,6 @@ class LanguageModelArguments:
             "help": "rows a step over all processes: sets the accumulation that is not given, an error where it cannot"
         },
     )
-    lora_rank: int = field(default=0, metadata={"help": "rank of LoRA; 0: full fine-tuning, as the paper"})
-    lora_alpha: int | None = field(default=None, metadata={"help": "LoRA's alpha; twice the rank unless given"})
     lora_dropout: float = field(default=0.0, metadata={"help": "dropout before LoRA's updates"})
     too_long: str = field(
         default="error",
@@ -60,11 +56,6 @@ class LanguageModelArguments:
     attention: str = field(
         default="auto", metadata={"help": "auto, by_document, sdpa or flash_attention_2; all see documents apart"}
     )
-    seed: int = field(default=42, metadata={"help": "seed of the order of data"})
-    resume_from_checkpoint: str = field(
-        default="auto", metadata={"help": "auto (the last checkpoint of OUTPUT_DIR if there is one), true, or a folder"}
-    )
-    overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
     samples: list[str] = field(
         default_factory=list,
         metadata={
@@ -73,11 +64,11 @@ class LanguageModelArguments:
     )
     samples_steps: int = field(default=500, metadata={"help": "steps between --samples; they are made at the end, too"})
     preview: int = field(default=0, metadata={"help": "print so many sequences, ⟦labelled parts⟧ marked, and exit"})
-    dry_run: bool = field(default=False, metadata={"help": "read the data, print the plan, and exit"})
 
     def __post_init__(self) -> None:
-        if self.lora_rank < 0 or (self.lora_rank == 0 and (self.lora_alpha is not None or self.lora_dropout)):
-            raise ValueError("--lora_alpha and --lora_dropout need a --lora_rank of 1 or more; 0 is full fine-tuning")
+        super().__post_init__()
+        if self.lora_dropout and not self.lora_rank:
+            raise ValueError(f"--lora_dropout {self.lora_dropout:g} needs a --lora_rank of 1 or more")
 
     @property
     def questions(self) -> int:

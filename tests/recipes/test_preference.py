@@ -406,7 +406,11 @@ def test_command_line_refusals(main: Any, workshop: Any, undecided: Path, tmp_pa
         main([*grpo(workshop, undecided, tmp_path, "--rewards", "choice"), "--held_out", str(say)])
     with pytest.raises(LengthError, match=r"more than the 512.*--max_completion_length"):
         main([*grpo(workshop, undecided, tmp_path, "--rewards", "choice"), "--max_completion_length", "512"])
-    for more, message in [(["--rewards", "choice"], "go with --method grpo"), (["--num_generations", "2"], "unknown")]:
+    for more, message in [
+        (["--rewards", "choice"], "go with --method grpo"),
+        (["--num_generations", "2"], "unknown"),
+        (["--lora_alpha", "2"], "need a --lora_rank"),
+    ]:
         with pytest.raises(SystemExit):
             main(dpo(workshop, tmp_path, *more))
         assert message in capsys.readouterr().err

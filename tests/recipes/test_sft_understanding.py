@@ -198,6 +198,7 @@ def test_refusals(main: Any, workshop: Any, tmp_path: Path, capsys: pytest.Captu
         ([*base, *workshop.data(), "--learning_rat", "3"], "did you mean --learning_rate"),
         ([*base, *workshop.data(), "--packing", "false"], "trained packed"),
         ([*base, *workshop.data(), "--lora_alpha", "8"], "need a --lora_rank"),
+        ([*base, *workshop.data(), "--lora_dropout", "0.1"], "needs a --lora_rank"),
         ([*base, *workshop.data(), "--lora_rank", "-1"], "need a --lora_rank"),
     ]:
         with pytest.raises(SystemExit) as exit_info:
