@@ -132,6 +132,7 @@ class PreferenceRun:
         from alm.training.sft import save_final
 
         finished = run.is_complete(checkpoint, self.training.max_steps)
+        text = self.args.add_text_loss(trainer, trainer.processor, self.output / run.SEQUENCES, checkpoint is not None)
         before = self._before(trainer, checkpoint) if held_out is not None else None
         if finished:
             trainer._load_from_checkpoint(checkpoint)
@@ -153,7 +154,10 @@ class PreferenceRun:
             "arguments": asdict(self.args),
             "trainer": self.training.to_dict(),
             "training": metrics,
+            "text_loss": text and text.found,
         }
         run.write_manifest(self.output, parts, sys.argv)
         shutil.rmtree(self.output / run.SEQUENCES)
+        if text:
+            print(text)
         print(f"saved to {self.output}")

@@ -53,6 +53,13 @@ class LanguageModelArguments(RunArguments):
         },
     )
     max_missing: float = field(default=0.1, metadata={"help": "share of examples whose audio may be missing"})
+    replay: str | None = field(
+        default=None,
+        metadata={
+            "help": "text alone that keeps the model's language: JSON lines, a text file, Parquet or a Hub id (text=PATH,split=…)"
+        },
+    )
+    replay_share: float = field(default=0.1, metadata={"help": "share of the rows that --replay has"})
     attention: str = field(
         default="auto", metadata={"help": "auto, by_document, sdpa or flash_attention_2; all see documents apart"}
     )
@@ -90,10 +97,6 @@ class DataArguments(LanguageModelArguments):
     guard: list[str] = field(
         default_factory=list, metadata={"help": "metadata files of test sets whose clips are kept out of training"}
     )
-    replay: str | None = field(
-        default=None, metadata={"help": "text alone that keeps the model's language: JSON lines or a text file"}
-    )
-    replay_share: float = field(default=0.1, metadata={"help": "share of the rows that --replay has"})
 
     def data_sets(self, usual: "Mapping[str, tuple[str, ...]]") -> "list[DataSet]":
         """The data sets named, each under its tasks or the `usual` ones of its kind of text."""
@@ -101,7 +104,7 @@ class DataArguments(LanguageModelArguments):
         from alm.training.sources import data_sets
 
         guard = LeakGuard.from_files(self.guard) if self.guard else None
-        return data_sets(self.data, usual, self.max_missing, guard, self.replay, self.replay_share)
+        return data_sets(self.data, usual, self.max_missing, guard)
 
 
 def trainer_arguments() -> type:
@@ -116,11 +119,13 @@ class LanguageModelRun:
 
     def __init__(self, args: LanguageModelArguments, training: Any, sets: "list[DataSet]", recipe: str) -> None:
         from alm.training.run import settle_batch
+        from alm.training.sources import replay_set
 
         if not sets:
             raise ConfigFileError("no data sets given; --help lists the flags that name them")
         settle_batch(args.effective_batch, training)
-        self.args, self.training, self.sets, self.recipe = args, training, sets, recipe
+        self.args, self.training, self.recipe = args, training, recipe
+        self.sets = [*sets, *([replay_set(args.replay, args.replay_share)] if args.replay else [])]
         self.output, self.ranks = Path(args.output_dir), training.distributed_state
 
     @property
@@ -234,7 +239,8 @@ class LanguageModelRun:
     def _plan(self, loaded: "LoadedCheckpoint", rows: "PackedRows", report: "DataReport") -> str:
         from alm.training.plan import plan
 
-        return plan(self.args, self.training, loaded.model, rows, report)
+        text = self.args.held_out_text(loaded.processor)
+        return plan(self.args, self.training, loaded.model, rows, report, text)
 
     def _samples(self, loaded: "LoadedCheckpoint") -> Any:
         from alm.training.samples import Request, Samples
@@ -258,6 +264,7 @@ class LanguageModelRun:
         from alm.training.sft import build_trainer, save_final
 
         trainer = build_trainer(*loaded, rows, self.training, self.args.attention)
+        text = self.args.add_text_loss(trainer, loaded.processor, self.output / run.SEQUENCES, checkpoint is not None)
         if self.args.samples:
             trainer.add_callback(self._samples(loaded))
         parameters = ParameterCount.of(loaded.model)
@@ -279,7 +286,10 @@ class LanguageModelRun:
             "arguments": asdict(self.args),
             "trainer": self.training.to_dict(),
             "training": metrics,
+            "text_loss": text and text.found,
         }
         run.write_manifest(self.output, parts, sys.argv)
         shutil.rmtree(self.output / run.SEQUENCES)
+        if text:
+            print(text)
         print(f"saved to {self.output}" + (f", the adapter to {self.output / run.ADAPTER}" if config else ""))
