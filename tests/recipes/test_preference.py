@@ -276,8 +276,10 @@ def grpo(workshop: Any, model: Path, folder: Path, *more: str) -> list[str]:
 
 def test_grpo_raises_held_out_accuracy(main: Any, workshop: Any, undecided: Path, tmp_path: Path) -> None:
     more = ["--rewards", "choice", "validity", "--learning_rate", "5e-3", "--max_steps", "40"]
-    main(grpo(workshop, undecided, tmp_path, *more))
+    (tmp_path / "text.txt").write_text("Is it loud?")
+    main(grpo(workshop, undecided, tmp_path, *more, "--text_loss", str(tmp_path / "text.txt")))
     manifest = json.loads((tmp_path / "grpo" / "manifest.json").read_text())
+    assert manifest["text_loss"]["before"]["loss"] < manifest["text_loss"]["after"]["loss"]
     before, after = (manifest["held_out"][when]["eval_rewards/choice_accuracy/mean"] for when in ("before", "after"))
     assert before < 0.75 and after > 0.95
     load_checkpoint(tmp_path / "grpo")
