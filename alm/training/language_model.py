@@ -226,11 +226,13 @@ class LanguageModelRun:
     def _open_rows(self, loaded: "LoadedCheckpoint", store: "TokenStore | None", folder: Path) -> "PackedRows":
         """The rows of the whole run; with epochs given, `max_steps` is set to what they come to."""
         from alm.training.data import open_rows
+        from alm.training.run import settle_epochs
 
         rows = open_rows(self.sets, loaded.processor, store, self.options, folder)
         if self.training.max_steps <= 0:
             self.training.max_steps = -(-int(self.training.num_train_epochs * rows.epoch_rows) // self.rows_per_step)
         rows.count = self.training.max_steps * self.rows_per_step
+        settle_epochs(self.training, -(-rows.epoch_rows // self.rows_per_step))
         return rows
 
     def _require_same_rows(self, rows: "PackedRows", going_on: bool) -> None:
