@@ -71,7 +71,7 @@ class ReconstructionArguments:
     picture_clips: int = option(4, "clips in the picture, spread over the groups")
     save_audio: str | None = option(None, "folder for the reconstructions (WAV)")
     device: str = option("cpu", "cpu, cuda, …")
-    max_missing: float = option(0.1, "share of unreadable files that stops the run")
+    max_missing: float = option(0.1, "share of clips that may be missing or unreadable")
     resume: bool = option(False, "take over the rows of an interrupted run of the same system, metrics and code")
     dry_run: bool = option(False, "print the plan and stop")
 
