@@ -31,6 +31,7 @@ class PreferenceRun:
         from alm.data.tokens import TokenStore
         from alm.training import run
         from alm.training.lora import require_same_tuning
+        from alm.training.waiting import main_process_first
 
         args = self.args
         store = TokenStore.open(args.tokens) if args.tokens else None
@@ -49,7 +50,7 @@ class PreferenceRun:
         checkpoint = run.begin(self.output, self.ranks, args.overwrite_output, args.resume_from_checkpoint)
         run.require_same_contract(checkpoint, loaded.processor.vocabulary)
         require_same_tuning(checkpoint, self._lora(loaded.processor), args.model)
-        with self.ranks.main_process_first():
+        with main_process_first(self.ranks):
             (self.output / run.SEQUENCES).mkdir(exist_ok=True)
             digest = f"{args.method} {run.file_digest(args.data)}"
             run.require_same_data(self.output / run.SEQUENCES / "data.json", digest, checkpoint is not None)

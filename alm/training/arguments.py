@@ -45,6 +45,13 @@ class RunArguments:
 
         return None if self.text_loss is None else HeldOutText.read(self.text_loss, processor)
 
+    def text_plan(self, processor: "AudioLanguageProcessor") -> str:
+        """What --text_loss will do, in words; empty without it. Raises what reading the text does, before anything takes long."""
+        text = self.held_out_text(processor)
+        if text is None:
+            return ""
+        return f"text loss      {text.tokens:,} tokens of {text.source}, before the first step and after the last"
+
     def add_text_loss(
         self, trainer: Any, processor: "AudioLanguageProcessor", folder: Path, going_on: bool
     ) -> "TextLoss | None":

@@ -155,11 +155,12 @@ class LanguageModelRun:
         checkpoint = run.begin(self.output, self.ranks, self.args.overwrite_output, self.args.resume_from_checkpoint)
         finished = checkpoint if run.is_complete(checkpoint, self.training.max_steps) else None
         loaded = self.load(checkpoint, finished)
+        text_plan = self.args.text_plan(loaded.processor)
         report = self._write_tables(loaded, store)
         rows = self._open_rows(loaded, store, self.output / run.SEQUENCES)
         if self.ranks.is_main_process:
             self._require_same_rows(rows, checkpoint is not None)
-            print(self._plan(loaded, rows, report))
+            print(self._plan(loaded, rows, report), *filter(None, [text_plan]), sep="\n")
             print(f"going on from {checkpoint}" if checkpoint else "starting from the first step")
         self.ranks.wait_for_everyone()
         self._train(loaded, rows, report, store, checkpoint, finished)
@@ -211,23 +212,27 @@ class LanguageModelRun:
         with tempfile.TemporaryDirectory() as folder:
             report = write_tables(self.sets, loaded.processor, store, self.options, Path(folder))
             print(self._plan(loaded, self._open_rows(loaded, store, Path(folder)), report))
+            print(self.args.text_plan(loaded.processor))
 
     def _write_tables(self, loaded: "LoadedCheckpoint", store: "TokenStore | None") -> "DataReport":
         """Made by one process while the others wait, who then find all tables there."""
         from alm.training.data import write_tables
         from alm.training.run import SEQUENCES
+        from alm.training.waiting import main_process_first
 
-        with self.ranks.main_process_first():
+        with main_process_first(self.ranks):
             return write_tables(self.sets, loaded.processor, store, self.options, self.output / SEQUENCES)
 
     def _open_rows(self, loaded: "LoadedCheckpoint", store: "TokenStore | None", folder: Path) -> "PackedRows":
         """The rows of the whole run; with epochs given, `max_steps` is set to what they come to."""
         from alm.training.data import open_rows
+        from alm.training.run import settle_epochs
 
         rows = open_rows(self.sets, loaded.processor, store, self.options, folder)
         if self.training.max_steps <= 0:
             self.training.max_steps = -(-int(self.training.num_train_epochs * rows.epoch_rows) // self.rows_per_step)
         rows.count = self.training.max_steps * self.rows_per_step
+        settle_epochs(self.training, -(-rows.epoch_rows // self.rows_per_step))
         return rows
 
     def _require_same_rows(self, rows: "PackedRows", going_on: bool) -> None:
@@ -239,8 +244,7 @@ class LanguageModelRun:
     def _plan(self, loaded: "LoadedCheckpoint", rows: "PackedRows", report: "DataReport") -> str:
         from alm.training.plan import plan
 
-        text = self.args.held_out_text(loaded.processor)
-        return plan(self.args, self.training, loaded.model, rows, report, text)
+        return plan(self.args, self.training, loaded.model, rows, report)
 
     def _samples(self, loaded: "LoadedCheckpoint") -> Any:
         from alm.training.samples import Request, Samples

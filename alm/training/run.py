@@ -54,6 +54,18 @@ def settle_batch(wanted: int | None, training: Any) -> None:
     training.gradient_accumulation_steps = wanted // (rows * processes)
 
 
+def settle_epochs(training: Any, steps: int) -> None:
+    """Let the strategies `epoch` of saving and logging mean a pass over the data, which is so many `steps`.
+
+    The trainer itself is given the rows of all passes at once, mixed, and would take the whole run for one epoch.
+    """
+    for name in ("save", "logging"):
+        strategy = getattr(training, f"{name}_strategy")
+        if strategy == "epoch":
+            setattr(training, f"{name}_strategy", type(strategy)("steps"))
+            setattr(training, f"{name}_steps", steps)
+
+
 def starting_point(output: Path, resume: str) -> str | None:
     """The checkpoint folder to go on from; None to start afresh.
 

@@ -76,6 +76,16 @@ def test_it_learns_and_ends_as_a_complete_checkpoint(workshop: Any, trained: Pat
     load_checkpoint(trained / "checkpoint-10")
 
 
+def test_an_epoch_is_a_pass_over_the_data(main: Any, workshop: Any, tmp_path: Path, capsys: Any) -> None:
+    epochs = ["--max_steps", "-1", "--num_train_epochs", "2", "--save_strategy", "epoch", "--logging_strategy", "epoch"]
+    main(arguments(workshop, tmp_path / "lm", *epochs))
+    packed = re.search(r"packed +(\d+) rows", capsys.readouterr().out)
+    assert packed is not None
+    steps = [int(packed[1]), 2 * int(packed[1])]  # of one row each
+    assert {path.name for path in (tmp_path / "lm").glob("checkpoint-*")} == {f"checkpoint-{step}" for step in steps}
+    assert [line["step"] for line in log(tmp_path / "lm") if "loss" in line] == steps
+
+
 def interrupted(trained: Path, output: Path, step: int) -> Path:
     """The folder as a kill between `step` and the next checkpoint leaves it."""
     output.mkdir()
