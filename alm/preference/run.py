@@ -86,11 +86,13 @@ class PreferenceRun:
         if kind is None:
             trainer: Any = PairTrainer(loaded.model, ref_model=self._reference(), **common)
         else:
-            from alm.preference.judges import Judges, grammar_of, require_room
+            from alm.generation.tasks import require_room
+            from alm.preference.judges import Judges, grammar_of
 
             grammar = grammar_of(self.args, self.training, loaded.processor, kind)
             longest = max(max(rows["prompt_tokens"]) for rows in (data, held_out) if rows is not None)
-            require_room(loaded.processor, longest, self.training.max_completion_length)
+            room = self.training.max_completion_length
+            require_room(loaded.processor, longest, room, "--max_completion_length (answers) or --max_seconds (audio)")
             judges = Judges.of(self.args, loaded.processor, kind, grammar, str(self.training.device))
             self.labels = judges.labels
             under = grammar if self.args.grammar else None
@@ -134,6 +136,7 @@ class PreferenceRun:
         from alm.training.sft import save_final
 
         finished = run.is_complete(checkpoint, self.training.max_steps)
+        text = self.args.add_text_loss(trainer, trainer.processor, self.output / run.SEQUENCES, checkpoint is not None)
         before = self._before(trainer, checkpoint) if held_out is not None else None
         if finished:
             trainer._load_from_checkpoint(checkpoint)
@@ -155,7 +158,10 @@ class PreferenceRun:
             "arguments": asdict(self.args),
             "trainer": self.training.to_dict(),
             "training": metrics,
+            "text_loss": text and text.found,
         }
         run.write_manifest(self.output, parts, sys.argv)
         shutil.rmtree(self.output / run.SEQUENCES)
+        if text:
+            print(text)
         print(f"saved to {self.output}")

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from alm.data.example import Message
 from alm.encoding import IGNORED
+from alm.generation.tasks import require_room
 from alm.processing import AudioLanguageProcessor, LengthError
 from alm.prompts import multiple_choice_prompt
 from alm.scoring.answering import greedy_texts
@@ -132,7 +133,7 @@ class ChoiceLoop:
         return {item_id: by_path[self.paths[item_id]] for item_id in readable if self.paths[item_id] in by_path}
 
     def _ask(self, pairs: Sequence[tuple[Question, Codes | None]]) -> list[Asked]:
-        """Ids of the questions; one that is too long for the model becomes a problem: nothing is cut to fit."""
+        """Ids of the questions; one too long for the model or for its answer becomes a problem: nothing is cut to fit."""
         asked = []
         for item, codes in pairs:
             audio = [] if codes is None else [{"type": "audio", "codes": codes}]
@@ -140,6 +141,8 @@ class ChoiceLoop:
             prompt: list[Message] = [{"role": "user", "content": [*audio, text]}]
             try:
                 ids = self.processor.encode_messages(prompt, add_generation_prompt=True)
+                if self.settings.generation:
+                    require_room(self.processor, len(ids), self.settings.max_new_tokens, "--max_new_tokens")
                 wanted = candidates(item.choices) if self.settings.loglikelihood else []
                 asked.append(Asked(item, ids, {i: self._choice_ids(prompt, ids, item.choices[i]) for i in wanted}))
             except LengthError as error:
@@ -164,7 +167,12 @@ class ChoiceLoop:
                 self.model, self.processor, [question.ids for question in asked], self.settings.max_new_tokens
             )
             answers = [
-                replace(answer, prediction=bare_answer(text, question.item.choices), generated=text, stopped=stopped)
+                replace(
+                    answer,
+                    prediction=bare_answer(text, question.item.choices),
+                    generated=text,
+                    truncated=not stopped,
+                )
                 for answer, question, (text, stopped) in zip(answers, asked, generated, strict=True)
             ]
         if self.settings.loglikelihood:

@@ -53,7 +53,7 @@ class ChoiceArguments:
     )
     device: str = option("cpu", "where the model runs: cpu, cuda, cuda:1, …")
     batch_size: int = option(8, "questions answered together; does not change the answers")
-    max_new_tokens: int = option(128, "limit of a generated answer; answers that reach it are counted as stopped")
+    max_new_tokens: int = option(128, "limit of a generated answer; answers that reach it are counted as truncated")
     max_missing: float = option(
         0.1, "share of clips that may be missing or unreadable (they count as wrong) before the run stops"
     )

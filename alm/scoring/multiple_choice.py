@@ -45,14 +45,15 @@ class Question(Protocol):
 class Answer:
     """What a system said to one question.
 
-    `prediction` is what is scored (None: nothing was said), `generated` the model's whole text before the cut to it.
+    `prediction` is what is scored (None: nothing was said), `generated` the model's whole text before the cut to it,
+    `truncated` whether that text reached the limit instead of ending its turn.
     `loglikelihood` has one sum of log-probabilities per choice (None for an empty choice) over `tokens` tokens each.
     `prompt_tokens` is the prompt's length with its audio.
     """
 
     prediction: str | None = None
     generated: str | None = None
-    stopped: bool = False
+    truncated: bool = False
     loglikelihood: list[float | None] | None = None
     tokens: list[int] | None = None
     prompt_tokens: int | None = None
@@ -178,7 +179,7 @@ def _counts(questions: Sequence[Question], given: Answers, names: Sequence[str])
             if answer and answer.prediction is not None
         ]
         found["unparsed"] = sum(parse_option(answer.prediction or "", item.choices) is None for item, answer in said)
-        found["stopped"] = sum(answer.stopped for _, answer in said)
+        found["truncated"] = sum(answer.truncated for _, answer in said)
     return found
 
 

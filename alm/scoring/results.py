@@ -21,7 +21,7 @@ LABELS = {
 """Column heads that are shorter than the names."""
 NAME_WIDTH, COUNT_WIDTH, SCORE_WIDTH, CONTROL_WIDTH = 27, 6, 12, 7
 LABEL_WIDTH = 33
-ALWAYS_SHOWN = ("missing", "unparsed", "stopped")
+ALWAYS_SHOWN = ("missing", "unparsed", "truncated")
 """Counts that are printed even when they are zero."""
 
 

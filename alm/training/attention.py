@@ -4,7 +4,6 @@ Transformers' `sdpa` builds a dense T × T mask for a packed row and computes al
 same numbers, quadratic in a document's length instead of the row's, on any device. Meant for training on packed rows only.
 """
 
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -36,18 +35,13 @@ def attention_by_document(
             f"{NAME} is for one packed row with document boundaries (cu_seq_lens_q); for anything else use "
             'model.set_attn_implementation("sdpa")'
         )
-    bounds: list[int] = cu_seq_lens_q.tolist()
+    # `split`, not slices: each slice's gradient would be a whole row of zeros
+    lengths: list[int] = cu_seq_lens_q.diff().tolist()
+    documents = zip(*(whole.split(lengths, dim=2) for whole in (query, key, value)), strict=True)
+    grouped = query.shape[1] != key.shape[1]
     parts = [
-        F.scaled_dot_product_attention(
-            query[:, :, start:end],
-            key[:, :, start:end],
-            value[:, :, start:end],
-            dropout_p=dropout,
-            is_causal=True,
-            scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
-        for start, end in pairwise(bounds)
+        F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped)
+        for q, k, v in documents
     ]
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 

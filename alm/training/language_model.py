@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alm.arguments import ConfigFileError
+from alm.training.arguments import RunArguments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,12 +34,9 @@ DEFAULTS: dict[str, Any] = {
 
 
 @dataclass
-class LanguageModelArguments:
-    """Flags that all recipes of the language model share."""
+class LanguageModelArguments(RunArguments):
+    """Flags that all recipes share which train on examples."""
 
-    model: str = field(metadata={"help": "checkpoint with an audio vocabulary: folder or Hub id"})
-    output_dir: str = field(metadata={"help": "folder of the trained model, its checkpoints and its log"})
-    tokens: str | None = field(default=None, metadata={"help": "token store of recipes/tokenize_corpus.py"})
     max_length: int = field(default=2048, metadata={"help": "tokens of a packed row, and most of one conversation"})
     effective_batch: int | None = field(
         default=None,
@@ -46,8 +44,6 @@ class LanguageModelArguments:
             "help": "rows a step over all processes: sets the accumulation that is not given, an error where it cannot"
         },
     )
-    lora_rank: int = field(default=0, metadata={"help": "rank of LoRA; 0: full fine-tuning, as the paper"})
-    lora_alpha: int | None = field(default=None, metadata={"help": "LoRA's alpha; twice the rank unless given"})
     lora_dropout: float = field(default=0.0, metadata={"help": "dropout before LoRA's updates"})
     too_long: str = field(
         default="error",
@@ -57,14 +53,16 @@ class LanguageModelArguments:
         },
     )
     max_missing: float = field(default=0.1, metadata={"help": "share of examples whose audio may be missing"})
+    replay: str | None = field(
+        default=None,
+        metadata={
+            "help": "text alone that keeps the model's language: JSON lines, a text file, Parquet or a Hub id (text=PATH,split=…)"
+        },
+    )
+    replay_share: float = field(default=0.1, metadata={"help": "share of the rows that --replay has"})
     attention: str = field(
         default="auto", metadata={"help": "auto, by_document, sdpa or flash_attention_2; all see documents apart"}
     )
-    seed: int = field(default=42, metadata={"help": "seed of the order of data"})
-    resume_from_checkpoint: str = field(
-        default="auto", metadata={"help": "auto (the last checkpoint of OUTPUT_DIR if there is one), true, or a folder"}
-    )
-    overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
     samples: list[str] = field(
         default_factory=list,
         metadata={
@@ -73,11 +71,11 @@ class LanguageModelArguments:
     )
     samples_steps: int = field(default=500, metadata={"help": "steps between --samples; they are made at the end, too"})
     preview: int = field(default=0, metadata={"help": "print so many sequences, ⟦labelled parts⟧ marked, and exit"})
-    dry_run: bool = field(default=False, metadata={"help": "read the data, print the plan, and exit"})
 
     def __post_init__(self) -> None:
-        if self.lora_rank < 0 or (self.lora_rank == 0 and (self.lora_alpha is not None or self.lora_dropout)):
-            raise ValueError("--lora_alpha and --lora_dropout need a --lora_rank of 1 or more; 0 is full fine-tuning")
+        super().__post_init__()
+        if self.lora_dropout and not self.lora_rank:
+            raise ValueError(f"--lora_dropout {self.lora_dropout:g} needs a --lora_rank of 1 or more")
 
     @property
     def questions(self) -> int:
@@ -99,10 +97,6 @@ class DataArguments(LanguageModelArguments):
     guard: list[str] = field(
         default_factory=list, metadata={"help": "metadata files of test sets whose clips are kept out of training"}
     )
-    replay: str | None = field(
-        default=None, metadata={"help": "text alone that keeps the model's language: JSON lines or a text file"}
-    )
-    replay_share: float = field(default=0.1, metadata={"help": "share of the rows that --replay has"})
 
     def data_sets(self, usual: "Mapping[str, tuple[str, ...]]") -> "list[DataSet]":
         """The data sets named, each under its tasks or the `usual` ones of its kind of text."""
@@ -110,7 +104,7 @@ class DataArguments(LanguageModelArguments):
         from alm.training.sources import data_sets
 
         guard = LeakGuard.from_files(self.guard) if self.guard else None
-        return data_sets(self.data, usual, self.max_missing, guard, self.replay, self.replay_share)
+        return data_sets(self.data, usual, self.max_missing, guard)
 
 
 def trainer_arguments() -> type:
@@ -125,11 +119,13 @@ class LanguageModelRun:
 
     def __init__(self, args: LanguageModelArguments, training: Any, sets: "list[DataSet]", recipe: str) -> None:
         from alm.training.run import settle_batch
+        from alm.training.sources import replay_set
 
         if not sets:
             raise ConfigFileError("no data sets given; --help lists the flags that name them")
         settle_batch(args.effective_batch, training)
-        self.args, self.training, self.sets, self.recipe = args, training, sets, recipe
+        self.args, self.training, self.recipe = args, training, recipe
+        self.sets = [*sets, *([replay_set(args.replay, args.replay_share)] if args.replay else [])]
         self.output, self.ranks = Path(args.output_dir), training.distributed_state
 
     @property
@@ -251,7 +247,8 @@ class LanguageModelRun:
     def _plan(self, loaded: "LoadedCheckpoint", rows: "PackedRows", report: "DataReport") -> str:
         from alm.training.plan import plan
 
-        return plan(self.args, self.training, loaded.model, rows, report)
+        text = self.args.held_out_text(loaded.processor)
+        return plan(self.args, self.training, loaded.model, rows, report, text)
 
     def _samples(self, loaded: "LoadedCheckpoint") -> Any:
         from alm.training.samples import Request, Samples
@@ -275,6 +272,7 @@ class LanguageModelRun:
         from alm.training.sft import build_trainer, save_final
 
         trainer = build_trainer(*loaded, rows, self.training, self.args.attention)
+        text = self.args.add_text_loss(trainer, loaded.processor, self.output / run.SEQUENCES, checkpoint is not None)
         if self.args.samples:
             trainer.add_callback(self._samples(loaded))
         parameters = ParameterCount.of(loaded.model)
@@ -296,7 +294,10 @@ class LanguageModelRun:
             "arguments": asdict(self.args),
             "trainer": self.training.to_dict(),
             "training": metrics,
+            "text_loss": text and text.found,
         }
         run.write_manifest(self.output, parts, sys.argv)
         shutil.rmtree(self.output / run.SEQUENCES)
+        if text:
+            print(text)
         print(f"saved to {self.output}" + (f", the adapter to {self.output / run.ADAPTER}" if config else ""))

@@ -4,11 +4,14 @@ from typing import Any
 
 from alm.data.rows import PackedRows, Shares
 from alm.training.data import DataReport
+from alm.training.held_out_text import HeldOutText
 from alm.training.memory import ParameterCount, estimate_memory
 
 
-def plan(args: Any, training: Any, model: Any, rows: PackedRows, report: DataReport) -> str:
-    """Model, data, steps and memory of a run; `args` are `LanguageModelArguments`, `training` the trainer's."""
+def plan(
+    args: Any, training: Any, model: Any, rows: PackedRows, report: DataReport, text: HeldOutText | None = None
+) -> str:
+    """Model, data, steps and memory of a run; `args` are `LanguageModelArguments`, `training` the trainer's, `text` is held out."""
     parameters, made = ParameterCount.of(model), report.sequences
     rows_per_step = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
     row = training.per_device_train_batch_size * args.max_length
@@ -42,6 +45,10 @@ def plan(args: Any, training: Any, model: Any, rows: PackedRows, report: DataRep
         f"precision      {precision} on {training.world_size} × {training.device}",
         f"memory         about {memory} per device, weights unsharded",
     ]
+    if text is not None:
+        lines.append(
+            f"text loss      {text.tokens:,} tokens of {text.source}, before the first step and after the last"
+        )
     return "\n".join(lines)
 
 

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-import numpy as np
 from accelerate.utils import is_peft_model
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from alm.data.example import DataError
-from alm.generation.tasks import answer, make_sound, prompt_ids, span_grammar, speak
+from alm.generation.tasks import answer, make_sound, prompt_ids, require_waveforms, span_grammar, speak
 from alm.processing import AudioLanguageProcessor
 from alm.prompts import question_messages, sound_messages, speech_messages
 from alm.scoring.sound.spectrograms import spectrograms
@@ -19,6 +18,7 @@ from alm.training.run import SAMPLES, drop_later
 
 Kind = Literal["ask", "speak", "sound"]
 LOG = "samples.jsonl"
+ANSWER_TOKENS = 64
 
 
 class Request(NamedTuple):
@@ -100,10 +100,9 @@ class Samples(TrainerCallback):
         """Raise what answering would: no codec, one without a vocoder, a clip that cannot be read, a text without room."""
         if request.kind == "ask":
             clip = None if request.audio is None else {"type": "audio", "path": request.audio}
-            prompt_ids(self.processor, [question_messages(request.text, clip)])
+            prompt_ids(self.processor, [question_messages(request.text, clip)], ANSWER_TOKENS)
             return
-        codec = self.processor.require_codec()
-        codec.decode([np.zeros((codec.num_codebooks, 16), dtype=np.int64)])
+        require_waveforms(self.processor)
         messages = speech_messages if request.kind == "speak" else sound_messages
         grammar = span_grammar(self.processor, 0, self.max_seconds)
         prompt_ids(self.processor, [messages(request.text)], grammar.max_span_ids + 1)
@@ -111,7 +110,9 @@ class Samples(TrainerCallback):
     def _sample(self, model: Any, step: int, number: int, request: Request) -> dict[str, Any]:
         inner = model.get_base_model() if is_peft_model(model) else model
         if request.kind == "ask":
-            said = answer(inner, self.processor, request.text, request.audio, max_new_tokens=64, sliced=False)
+            said = answer(
+                inner, self.processor, request.text, request.audio, max_new_tokens=ANSWER_TOKENS, sliced=False
+            )
             return {"ask": request.text, "audio": request.audio, "answer": said}
         make = speak if request.kind == "speak" else make_sound
         limit = {"max_seconds": self.max_seconds, "sliced": not is_peft_model(model)}

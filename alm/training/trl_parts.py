@@ -11,12 +11,15 @@ from accelerate.utils import is_peft_model
 
 from alm.adapters import write_processor_file
 from alm.processing import AudioLanguageProcessor
+from alm.training.heap import keep_freed_memory
 from alm.training.saving import ASIDE, checkpoint_name, put_in_place, rotate, writing
 
 
 def fit_device(config: Any, finish: Callable[[], None]) -> None:
     """Set `bf16` and pinned memory of a TRL configuration to what this device has, then `finish` it by TRL's own `__post_init__`."""
     accelerated = torch.accelerator.is_available() and not config.use_cpu
+    if not accelerated:
+        keep_freed_memory()
     if config.bf16 is None and not config.fp16:
         # TRL's default is True; a CPU without matrix units for it is eight times slower with it (measured), not faster
         config.bf16 = accelerated and torch.cuda.is_available() and torch.cuda.is_bf16_supported()

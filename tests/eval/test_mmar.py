@@ -118,7 +118,7 @@ def test_a_model_is_scored_and_the_table_printed(
     wanted = {"chance", "constant_position", "longest_choice", "no_audio_official", "no_audio_loglikelihood"}
     assert wanted <= result["controls"].keys()
     assert list(result["groups"]) == ["modality", "category", "sub_category"]
-    assert result["counts"]["missing"] == 0 and {"unparsed", "stopped"} <= result["counts"].keys()
+    assert result["counts"]["missing"] == 0 and {"unparsed", "truncated"} <= result["counts"].keys()
     assert {"weights", "vocabulary", "data_sha256", "prompt_id", "decoding", "code", "commit", "command"} <= result[
         "manifest"
     ].keys()

@@ -27,7 +27,7 @@ from alm.preference.clap import find_clap, load_clap
 from alm.preference.pairs import pair_ids, read_pairs
 from alm.preference.questions import AUDIO, TEXT, question, read_questions
 from alm.preference.validity import loop_share
-from alm.processing import AudioLanguageProcessor
+from alm.processing import AudioLanguageProcessor, LengthError
 from alm.scoring.sound.base import Found, MetricUnavailable
 from alm.scoring.speech.recognition import Recogniser
 from alm.scoring.speech.words import WordErrors
@@ -276,8 +276,10 @@ def grpo(workshop: Any, model: Path, folder: Path, *more: str) -> list[str]:
 
 def test_grpo_raises_held_out_accuracy(main: Any, workshop: Any, undecided: Path, tmp_path: Path) -> None:
     more = ["--rewards", "choice", "validity", "--learning_rate", "5e-3", "--max_steps", "40"]
-    main(grpo(workshop, undecided, tmp_path, *more))
+    (tmp_path / "text.txt").write_text("Is it loud?")
+    main(grpo(workshop, undecided, tmp_path, *more, "--text_loss", str(tmp_path / "text.txt")))
     manifest = json.loads((tmp_path / "grpo" / "manifest.json").read_text())
+    assert manifest["text_loss"]["before"]["loss"] < manifest["text_loss"]["after"]["loss"]
     before, after = (manifest["held_out"][when]["eval_rewards/choice_accuracy/mean"] for when in ("before", "after"))
     assert before < 0.75 and after > 0.95
     load_checkpoint(tmp_path / "grpo")
@@ -404,9 +406,13 @@ def test_command_line_refusals(main: Any, workshop: Any, undecided: Path, tmp_pa
         main([*heard, "--data", str(say), "--held_out", str(say)])
     with pytest.raises(DataError, match=r"asks for audio and .* for text"):
         main([*grpo(workshop, undecided, tmp_path, "--rewards", "choice"), "--held_out", str(say)])
-    with pytest.raises(ConfigFileError, match="more than the 512"):
+    with pytest.raises(LengthError, match=r"more than the 512.*--max_completion_length"):
         main([*grpo(workshop, undecided, tmp_path, "--rewards", "choice"), "--max_completion_length", "512"])
-    for more, message in [(["--rewards", "choice"], "go with --method grpo"), (["--num_generations", "2"], "unknown")]:
+    for more, message in [
+        (["--rewards", "choice"], "go with --method grpo"),
+        (["--num_generations", "2"], "unknown"),
+        (["--lora_alpha", "2"], "need a --lora_rank"),
+    ]:
         with pytest.raises(SystemExit):
             main(dpo(workshop, tmp_path, *more))
         assert message in capsys.readouterr().err

@@ -178,6 +178,14 @@ def test_dry_run_and_preview_write_nothing(
     assert not (tmp_path / "lm").exists()
 
 
+def test_replay_keeps_its_share(main: Any, workshop: Any, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "text.txt").write_text("\n\n".join(["Is it loud?"] * 50))
+    more = ["--replay", str(tmp_path / "text.txt"), "--replay_share", "0.5", "--max_length", "64"]
+    main(arguments(workshop, tmp_path / "lm", "--dry_run", *more))
+    share = re.search(r"mixture +([\d.]+)% text as_it_is", capsys.readouterr().out)
+    assert share is not None and abs(float(share[1]) - 50) < 10
+
+
 def test_another_codec_s_tokens_are_refused(main: Any, workshop: Any, tmp_path: Path) -> None:
     store = tmp_path / "tokens"
     shutil.copytree(workshop.tokens, store)
@@ -198,6 +206,7 @@ def test_refusals(main: Any, workshop: Any, tmp_path: Path, capsys: pytest.Captu
         ([*base, *workshop.data(), "--learning_rat", "3"], "did you mean --learning_rate"),
         ([*base, *workshop.data(), "--packing", "false"], "trained packed"),
         ([*base, *workshop.data(), "--lora_alpha", "8"], "need a --lora_rank"),
+        ([*base, *workshop.data(), "--lora_dropout", "0.1"], "needs a --lora_rank"),
         ([*base, *workshop.data(), "--lora_rank", "-1"], "need a --lora_rank"),
     ]:
         with pytest.raises(SystemExit) as exit_info:
@@ -225,6 +234,9 @@ except SystemExit:
 def test_two_processes_equal_one_with_twice_the_batch(main: Any, workshop: Any, tmp_path: Path, rank: str) -> None:
     # an odd last row would be given to both processes
     steps = ["--max_steps", "6", "--max_grad_norm", "0.5", "--dataloader_drop_last", "true", "--lora_rank", rank]
+    # more rows than one, and an odd number of them: a process has one more than the other
+    (tmp_path / "text.txt").write_text("\n\n".join(["Is it far? " * 40] * 9))
+    steps += ["--text_loss", str(tmp_path / "text.txt")]
     main([*arguments(workshop, tmp_path / "one", *steps), "--per_device_train_batch_size", "2"])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
@@ -233,6 +245,11 @@ def test_two_processes_equal_one_with_twice_the_batch(main: Any, workshop: Any, 
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "float32 on 2 × cpu" in done.stdout  # two of the obvious ways to start two processes silently start one
+    losses = [[line for line in log(tmp_path / name) if "text_loss" in line] for name in ("one", "two")]
+    assert len(losses[0]) == 2 and losses[0][0]["text_loss"] > losses[0][1]["text_loss"]
+    for a, b in zip(*losses, strict=True):
+        assert a["text_loss"] == pytest.approx(b["text_loss"], rel=1e-4)
+        assert a["text_loss_among_text"] == pytest.approx(b["text_loss_among_text"], rel=1e-4)
     one, two = ([line for line in log(tmp_path / name) if "loss" in line] for name in ("one", "two"))
     for a, b in zip(one, two, strict=True):
         for name in ("loss", "grad_norm", "mean_token_accuracy"):

@@ -93,7 +93,7 @@ def test_batch_size_does_not_change_answers(tiny: LoadedCheckpoint, items: list[
     batched, _, _ = run(tiny, items, tmp_path, LoopSettings(max_new_tokens=6, batch_size=7), "seven.jsonl")
     for alone, together in ((single.answers, batched.answers), (single.no_audio, batched.no_audio)):
         for name, answer in alone.items():
-            assert (answer.generated, answer.stopped) == (together[name].generated, together[name].stopped)
+            assert (answer.generated, answer.truncated) == (together[name].generated, together[name].truncated)
             assert np.allclose(_numbers(answer.loglikelihood), _numbers(together[name].loglikelihood), atol=1e-5)
 
 
@@ -167,6 +167,16 @@ def test_a_question_too_long_for_the_model_is_listed_and_not_cut(
     write_audio(tmp_path / "0.wav", np.zeros(24_000 * 30, dtype=np.float32), 24_000)
     answers, _, loop = run(tiny, items, tmp_path, max_missing=0.2)
     assert "i0" not in answers.answers and "tokens" in loop.problems["i0"]
+
+
+def test_a_question_without_room_for_its_answer_is_listed(
+    tiny: LoadedCheckpoint, items: list[MmarItem], tmp_path: Path
+) -> None:
+    settings = LoopSettings(max_new_tokens=tiny.processor.max_length or 0)
+    with pytest.raises(DataError, match=r"to be generated .*--max_new_tokens"):
+        run(tiny, items, tmp_path, settings)
+    answers, _, _ = run(tiny, items, tmp_path, replace(settings, generation=False))
+    assert len(answers.answers) == len(items)
 
 
 def test_parts_can_be_switched_off(tiny: LoadedCheckpoint, items: list[MmarItem], tmp_path: Path) -> None:

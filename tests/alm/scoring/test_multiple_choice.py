@@ -41,15 +41,15 @@ def test_an_empty_choice_is_no_candidate_and_ties_go_to_the_first() -> None:
 
 
 def test_missing_and_unparsed_answers_are_wrong_and_counted_apart() -> None:
-    given = Answers({"1": Answer("cat"), "2": Answer("what a question", stopped=True), "4": Answer("")})
+    given = Answers({"1": Answer("cat"), "2": Answer("what a question", truncated=True), "4": Answer("")})
     result = summarise("MMAR", "x", ITEMS, given, ["official", "option"], {})
     assert result.scores["official"].value == result.scores["option"].value == 1 / 4
     assert result.scores["official"].n == 4
-    assert {k: result.counts[k] for k in ("items", "missing", "unparsed", "stopped")} == {
+    assert {k: result.counts[k] for k in ("items", "missing", "unparsed", "truncated")} == {
         "items": 4,
         "missing": 1,
         "unparsed": 2,
-        "stopped": 1,
+        "truncated": 1,
     }
     assert "no_audio_official" not in result.controls
 

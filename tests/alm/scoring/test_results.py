@@ -25,7 +25,7 @@ def result() -> Result:
         scores=scores,
         groups=groups,
         controls=controls,
-        counts={"items": 1000, "missing": 0, "unparsed": 12, "stopped": 3, "unknown_ids": 0},
+        counts={"items": 1000, "missing": 0, "unparsed": 12, "truncated": 3, "unknown_ids": 0},
         unavailable={"wer": "needs ASR"},
         manifest={"data_sha256": "ab", "constant_position": 2},
         items="mmar.items.jsonl",
@@ -83,7 +83,7 @@ def test_the_table_fits_100_columns_and_says_everything() -> None:
     lines = table.splitlines()
     assert max(len(line) for line in lines) <= 100
     assert "MMAR · tiny · 1,000 items" in lines[0]
-    assert lines[1] == "0 missing, 12 unparsed, 3 stopped"
+    assert lines[1] == "0 missing, 12 unparsed, 3 truncated"
     assert "official                            34.3 %  [31.4, 37.3]" in table
     assert "constant_position (no. 2)           29.3 %" in table
     assert "not available: needs ASR" in table
