@@ -151,8 +151,16 @@ class LanguageModelRun:
             self._look(store)
             return
         from alm.training import run
+        from alm.training.saving import writing
 
         checkpoint = run.begin(self.output, self.ranks, self.args.overwrite_output, self.args.resume_from_checkpoint)
+        with writing(f"a file in {self.output}", self.output):
+            self._go_on(checkpoint, store)
+
+    def _go_on(self, checkpoint: str | None, store: "TokenStore | None") -> None:
+        """Make the rows and train, from a checkpoint or from the first step."""
+        from alm.training import run
+
         finished = checkpoint if run.is_complete(checkpoint, self.training.max_steps) else None
         loaded = self.load(checkpoint, finished)
         text_plan = self.args.text_plan(loaded.processor)

@@ -1,6 +1,7 @@
 """Supervised fine-tuning on packed token sequences with TRL's SFTTrainer, in the form that is right and fast on any device."""
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,8 @@ from alm.encoding import IGNORED
 from alm.processing import AudioLanguageProcessor
 from alm.training.attention import use_attention_by_document
 from alm.training.run import ADAPTER, TRAINING_LOG, drop_later
+from alm.training.saving import ASIDE, put_contents_in_place, writing
+from alm.training.stopping import StopAtSignal
 from alm.training.trl_parts import CompleteCheckpoints, fit_device
 
 
@@ -76,6 +79,15 @@ class SequenceTrainer(CompleteCheckpoints, SFTTrainer):
             loss = loss * self.accelerator.num_processes  # the count is over all processes, and DDP averages gradients
         return loss
 
+    def log_sums(self) -> dict[str, Any]:
+        """Also the counts of labelled tokens."""
+        return {**super().log_sums(), "counts": self._counts.tolist()}
+
+    def take_log_sums(self, sums: dict[str, Any]) -> None:
+        """Go on from `log_sums`."""
+        super().take_log_sums(sums)
+        self._counts = torch.tensor(sums["counts"])
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the share of labelled tokens that were the model's first choice."""
         correct, labelled = self.accelerator.reduce(self._counts.to(self.accelerator.device)).tolist()
@@ -101,11 +113,14 @@ class JsonLinesLog(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
     ) -> None:
-        """Append one record."""
-        if state.is_world_process_zero:
+        """Append one record; none is the summary of a run that is not at its end."""
+        summary = "train_runtime" in (logs or {})
+        if state.is_world_process_zero and not (summary and state.global_step < state.max_steps):
             record = {"step": state.global_step, "seconds": round(time.monotonic() - self.start, 2), **(logs or {})}
-            with self.path.open("a", encoding="utf-8") as file:
+            with writing(self.path, self.path.parent), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # a checkpoint that survives a power cut must not know more than the log
 
 
 def build_trainer(
@@ -138,7 +153,7 @@ def build_trainer(
         args=args,
         train_dataset=_by_position(rows),
         processor=processor,
-        callbacks=[JsonLinesLog(args.output_dir)],
+        callbacks=[JsonLinesLog(args.output_dir), StopAtSignal()],
     )
 
 
@@ -154,7 +169,7 @@ def _spell_out(rows: Any, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
 
 
 def save_final(trainer: Any) -> None:
-    """Write the trained model as a complete checkpoint into the trainer's output folder.
+    """Write the trained model as a complete checkpoint into the trainer's output folder, aside first: no file there is ever half written.
 
     LoRA's adapter goes into `adapter/` of it and is merged into the trainer's model: the output folder is a plain checkpoint again.
     """
@@ -162,15 +177,28 @@ def save_final(trainer: Any) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.config.use_cache = True
     model.set_attn_implementation("sdpa")
-    if is_peft_model(model):
-        trainer.save_model(str(output / ADAPTER))
-        merged = merge(model)
+    new = output / ASIDE / "final"
+    with writing(output, output):
+        if is_peft_model(model):
+            trainer.save_model(str(new / ADAPTER), _internal_call=True)
+            merged = merge(model)
+            if trainer.is_world_process_zero():
+                save_checkpoint(merged, trainer.processor, new)
+        else:
+            trainer.save_model(str(new), _internal_call=True)
+        trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
-            save_checkpoint(merged, trainer.processor, output)
-    else:
-        trainer.save_model()
-    if trainer.is_world_process_zero():
-        for folder in (output, output / ADAPTER):
-            # a pickle; the manifest says it all
-            (folder / "training_args.bin").unlink(missing_ok=True)
-    trainer.accelerator.wait_for_everyone()
+            _put_final_in_place(new, output)
+        trainer.accelerator.wait_for_everyone()
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub(commit_message="Model save", revision=trainer.args.hub_revision)
+
+
+def _put_final_in_place(new: Path, output: Path) -> None:
+    for folder in (new, new / ADAPTER):
+        # a pickle; the manifest says it all
+        (folder / "training_args.bin").unlink(missing_ok=True)
+    for old in output.glob("model*.safetensors*"):
+        if not (new / old.name).exists():  # a shard of an earlier run's weights
+            old.unlink()
+    put_contents_in_place(new, output)
