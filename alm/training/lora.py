@@ -30,11 +30,7 @@ def with_lora(
     """
     from peft import PeftModel, get_peft_model
 
-    if is_deepspeed_zero3_enabled() or args.fsdp:
-        raise ContractError(
-            "LoRA trains and merges rows of whole tables, and ZeRO-3 and FSDP shard them. Only the adapter has optimiser state, so ZeRO-2 "
-            "costs little more memory: use that, or --lora_rank 0"
-        )
+    require_whole_tables(not (is_deepspeed_zero3_enabled() or args.fsdp))
     if is_adapter(Path(base)):
         raise ContractError(
             f"{base} is an adapter; LoRA on top of it would have no plain base. Give a merged model: a recipe's OUTPUT_DIR is one, and "
@@ -48,6 +44,15 @@ def with_lora(
     # TRL's loss, which a GPU takes, reads the head's weight and bias; peft's wrapper of trained rows (0.21) passes on the weight alone
     wrapped.get_output_embeddings().bias = None
     return wrapped
+
+
+def require_whole_tables(whole: bool) -> None:
+    """Raise `ContractError` where a process has not the whole weights."""
+    if not whole:
+        raise ContractError(
+            "LoRA trains and merges rows of whole tables, and ZeRO-3 and FSDP shard them. Only the adapter has optimiser state, so ZeRO-2 "
+            "costs little more memory: use that, or --lora_rank 0"
+        )
 
 
 def base_reference(base: str) -> str:
