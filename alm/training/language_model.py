@@ -202,14 +202,15 @@ class LanguageModelRun:
         import torch
 
         from alm.checkpoint import LoadedCheckpoint, load_checkpoint
-        from alm.training.lora import require_same_tuning, with_lora
+        from alm.training.lora import four_bits, require_same_tuning, with_lora
         from alm.training.run import require_same_contract
 
         args = self.args
         # frozen weights stay as they are stored where bfloat16 computes anyway; trained ones are float32
         dtype = None if args.lora_rank and self.layout.half_precision else torch.float32
         start = args.model if args.lora_rank else finished or args.model
-        model, processor = load_checkpoint(start, dtype=dtype, check_codec=False)
+        quantization = four_bits() if args.quantize_base else None
+        model, processor = load_checkpoint(start, dtype=dtype, check_codec=False, quantization=quantization)
         require_same_contract(checkpoint, processor.vocabulary)
         config = self._lora(processor)
         require_same_tuning(checkpoint, config, args.model)

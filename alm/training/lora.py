@@ -4,6 +4,7 @@ Tried on one and on two CPU processes (DDP). Not tried: DeepSpeed's ZeRO-1 and Z
 nothing else. Refused: ZeRO-3 and FSDP, under which no process has a whole table to copy new rows from or to merge into.
 """
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,22 @@ def with_lora(
     # TRL's loss, which a GPU takes, reads the head's weight and bias; peft's wrapper of trained rows (0.21) passes on the weight alone
     wrapped.get_output_embeddings().bias = None
     return wrapped
+
+
+def four_bits() -> Any:
+    """Transformers' configuration of a base in bitsandbytes' NF4, embedding and head as they are. Raises `ContractError` without bitsandbytes."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ContractError("--quantize_base needs bitsandbytes, which is not installed: pip install 'bitsandbytes>=0.46'")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["lm_head"],  # single rows of it are trained, and TRL's loss reads its weight
+    )
 
 
 def require_whole_tables(whole: bool) -> None:
