@@ -4,7 +4,7 @@
 
 Measured on the CPU by looking at every tensor that an operation makes and when its storage goes (a `TorchDispatchMode`): the peak of
 forward, backward and AdamW's step, the second of two. What an operation takes inside itself, and the allocator, it does not see. Two packed
-documents a row, attention document by document, loss over labelled positions: what `alm.training.sft` runs on a CPU. Exit code 1 beyond 15 %.
+documents a row, attention document by document, loss over labelled positions: as `alm.training.sft` on a CPU. Exit code 1 beyond 15 %.
 """
 
 import sys
@@ -33,9 +33,13 @@ class Case(NamedTuple):
     lora: int = 0
 
     def __str__(self) -> str:
-        words = f"D {self.width}, F {self.inner}, L {self.layers}, V {self.rows}, T {self.tokens}, {self.labelled} labelled"
+        words = (
+            f"D {self.width}, F {self.inner}, L {self.layers}, V {self.rows}, T {self.tokens}, {self.labelled} labelled"
+        )
         flags = {"checkpointing": self.checkpointing, "bf16": self.half, "untied": not self.tied}
-        return ", ".join([words, *(name for name, on in flags.items() if on), *([f"LoRA {self.lora}"] if self.lora else [])])
+        return ", ".join(
+            [words, *(name for name, on in flags.items() if on), *([f"LoRA {self.lora}"] if self.lora else [])]
+        )
 
 
 CASES = (
@@ -90,7 +94,9 @@ def build(case: Case) -> Any:
     if case.lora:
         new = list(range(case.rows // 2, case.rows))
         tables = {"embed_tokens": new} if case.tied else {"embed_tokens": new, "lm_head": new}
-        tuning = LoraConfig(r=case.lora, target_modules="all-linear", task_type="CAUSAL_LM", trainable_token_indices=tables)
+        tuning = LoraConfig(
+            r=case.lora, target_modules="all-linear", task_type="CAUSAL_LM", trainable_token_indices=tables
+        )
         model = get_peft_model(model.bfloat16() if case.half else model, tuning)
     use_attention_by_document(model)
     if case.checkpointing:

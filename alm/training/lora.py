@@ -48,12 +48,14 @@ def with_lora(
 
 
 def four_bits() -> Any:
-    """Transformers' configuration of a base in bitsandbytes' NF4, embedding and head as they are. Raises `ContractError` without bitsandbytes."""
+    """Transformers' configuration of a base in NF4, embedding and head as they are. Raises `ContractError` without bitsandbytes."""
     import torch
     from transformers import BitsAndBytesConfig
 
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise ContractError("--quantize_base needs bitsandbytes, which is not installed: pip install 'bitsandbytes>=0.46'")
+        raise ContractError(
+            "--quantize_base needs bitsandbytes, which is not installed: pip install 'bitsandbytes>=0.46'"
+        )
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

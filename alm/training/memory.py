@@ -1,6 +1,6 @@
 """An estimate of what a training step needs, before it runs out of memory.
 
-Held to measured peaks on a CPU, unsharded (`benchmarks/training_memory.py`). What a GPU's loss takes and what sharding leaves on a device is
+Held to measured peaks on a CPU, unsharded (`benchmarks/training_memory.py`). What a GPU's loss takes and what sharding leaves is
 arithmetic over what TRL and DeepSpeed do, and was never measured here.
 """
 
@@ -43,7 +43,9 @@ class ParameterCount(NamedTuple):
             linear = {name: p for name, p in frozen.items() if ".layers." in name and p.ndim == 2}
             weights = sum(sizes[name] for name in linear)
             whole = max(sizes[name] * p.element_size() for name, p in linear.items())
-            frozen_bytes += whole + round(FOUR_BITS * weights) - sum(sizes[n] * p.element_size() for n, p in linear.items())
+            frozen_bytes += (
+                whole + round(FOUR_BITS * weights) - sum(sizes[n] * p.element_size() for n, p in linear.items())
+            )
         return cls(
             total=sum(sizes.values()),
             trained=sum(size for name, size in sizes.items() if name not in frozen),
@@ -121,7 +123,7 @@ def _layer_bytes(config: PretrainedConfig, half_precision: bool, autocast: bool)
 
 
 def _frozen_difference(config: PretrainedConfig, half_precision: bool) -> int:
-    """What LoRA changes in `_layer_bytes`: frozen norms keep no normalised input, and in half precision A keeps its own copies of inputs."""
+    """What LoRA changes in `_layer_bytes`: frozen norms keep no normalised input, in half precision A keeps its own copies of inputs."""
     width, queries = config.hidden_size, config.num_attention_heads * config.head_dim
     normalised = 2 * width + queries + config.num_key_value_heads * config.head_dim
     copies = 5 * width + queries + config.intermediate_size if half_precision else 0
@@ -145,7 +147,9 @@ def _states(config: PretrainedConfig, parameters: ParameterCount, layout: Layout
         gathered = held * max(min(LIVE, parameters.total), tables + 2 * block)
         return (held * trained + frozen) / n + gathered, held * trained / n + bucket, optimizer
     if layout.sharding == "fsdp2":
-        gathered = held * (tables + 2 * block)  # embedding and head stay gathered; the next layer comes while one is used
+        gathered = held * (
+            tables + 2 * block
+        )  # embedding and head stay gathered; the next layer comes while one is used
         return (4.0 * trained + frozen) / n + gathered, 4.0 * trained / n + gathered, optimizer
     casts = 2.0 * trained if layout.half_precision else 0.0
     buckets = 4.0 * trained if n > 1 else 0.0  # DDP's

@@ -55,7 +55,11 @@ def plan(
     lines = [
         f"model          {args.model}, {parameters.total:,} parameters, {shape.model.config.vocab_size:,} rows{assumed}",
         f"trained        {parameters.trained:,} parameters: {_tuning(args)}",
-        *(_data(args, rows, report) if rows and report else ["tokens         unknown, no data given; all are taken as labelled"]),
+        *(
+            _data(args, rows, report)
+            if rows and report
+            else ["tokens         unknown, no data given; all are taken as labelled"]
+        ),
         *_steps(args, training, layout, rows),
         f"precision      {_precision(training, layout)} on {layout}",
         f"memory         about {memory} per device",

@@ -39,7 +39,16 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dry_run(recipe: str, config: Path, model: Path, machine: str, gpu_memory: int, *more: str) -> None:
     """The recipe's own `--dry_run`, as on a laptop."""
     main: Any = runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"))["main"]
-    where = ["--config", str(config), "--model", str(model), "--output_dir", "unused", "--machine", str(MACHINES[machine])]
+    where = [
+        "--config",
+        str(config),
+        "--model",
+        str(model),
+        "--output_dir",
+        "unused",
+        "--machine",
+        str(MACHINES[machine]),
+    ]
     main([*where, "--dry_run", "--gpu_memory", str(gpu_memory), "--tokens_per_second", "40000", *more])
 
 
@@ -57,7 +66,9 @@ def test_every_size_is_planned_for_every_machine(
         else:
             dry_run(recipe, config, hub / size, machine, 80)
         out = capsys.readouterr().out
-        found = re.search(r"steps of (\d+) rows × 2,048 tokens \((\d+) rows a device × (\d+) accumulated × (\d+)\)", out)
+        found = re.search(
+            r"steps of (\d+) rows × 2,048 tokens \((\d+) rows a device × (\d+) accumulated × (\d+)\)", out
+        )
         assert found is not None and STEPS[recipe] in out and "168,064 rows" in out
         rows, *factors = map(int, found.groups())
         assert rows == batch == factors[0] * factors[1] * factors[2]

@@ -184,7 +184,7 @@ def test_dry_run_and_preview_write_nothing(
     out = capsys.readouterr().out
     assert "musicqa        12 rows, 12 examples; dropped: none" in out
     assert "12 of 24 examples; 0 too long, 0 without tokens" in out  # two and two questions about each of six clips
-    assert "10,000 steps" in out and "1 rows × 256 tokens" in out and "float32 on 1 × cpu" in out and "GiB" in out
+    assert "10,000 steps" in out and " rows × 256 tokens (" in out and "float32 on 1 × CPU" in out and "GiB" in out
     assert "parameters: full fine-tuning" in out
     main(arguments(workshop, tmp_path / "lm", "--dry_run", "--lora_rank", "4"))
     assert "parameters: LoRA of rank 4 and the new rows" in capsys.readouterr().out
