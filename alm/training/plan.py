@@ -61,7 +61,7 @@ def plan(
             else ["tokens         unknown, no data given; all are taken as labelled"]
         ),
         *_steps(args, training, layout, rows),
-        f"precision      {_precision(training, layout)} on {layout}",
+        f"precision      {_precision(args, training, layout)} on {layout}",
         f"memory         about {memory} per device",
     ]
     if args.gpu_memory:
@@ -78,11 +78,14 @@ def _tuning(args: Any) -> str:
     return f"LoRA of rank {args.lora_rank} and the new rows{', on a base in 4 bits' if args.quantize_base else ''}"
 
 
-def _precision(training: Any, layout: Layout) -> str:
+def _precision(args: Any, training: Any, layout: Layout) -> str:
+    """What computes, and in what the trained weights are kept."""
     if not layout.half_precision:
         return "float32"
     kind = "float16" if training.fp16 else "bfloat16"
-    return f"{kind}, float32 master weights," if layout.deepspeed else f"{kind} over float32 weights"
+    if layout.deepspeed:
+        return f"{kind}, float32 masters of what is trained,"
+    return f"{kind}, {'what is trained' if args.lora_rank else 'weights'} in float32,"
 
 
 def _data(args: Any, rows: PackedRows, report: DataReport) -> list[str]:
