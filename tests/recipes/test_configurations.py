@@ -77,6 +77,13 @@ def test_every_size_is_planned_for_every_machine(
         assert " days for " in out or recipe == "train_generation"  # epochs of data that are not there have no end
 
 
+def test_the_readme_shows_what_is_printed(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dry_run("pretrain", CONFIGS / "8b" / "pretrain.yaml", hub / "8B", "zero3", 80)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    first, *others = capsys.readouterr().out.strip().splitlines()
+    assert "\n".join([first.replace(str(hub / "8B"), "Qwen/Qwen3-8B"), *others]) in readme
+
+
 @pytest.mark.parametrize("size", QWEN3)
 def test_lora_fits_one_gpu_of_24_gb(size: str, hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = CONFIGS / size.lower() / "lora.yaml"
