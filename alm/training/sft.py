@@ -18,7 +18,7 @@ from transformers.utils import is_flash_attn_2_available
 from trl import SFTConfig, SFTTrainer
 
 from alm.adapters import merge
-from alm.checkpoint import save_checkpoint
+from alm.checkpoint import load_checkpoint, save_checkpoint
 from alm.data.example import DataError
 from alm.encoding import IGNORED
 from alm.processing import AudioLanguageProcessor
@@ -148,13 +148,23 @@ def build_trainer(
         use_attention_by_document(model)
     else:
         model.set_attn_implementation(attention)
-    return SequenceTrainer(
+    trainer = SequenceTrainer(
         model=model,
         args=args,
         train_dataset=_by_position(rows),
         processor=processor,
         callbacks=[JsonLinesLog(args.output_dir), StopAtSignal()],
     )
+    if is_quantized(model):  # TRL makes what is trained bfloat16, in which AdamW's small steps are lost
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    return trainer
+
+
+def is_quantized(model: Any) -> bool:
+    """Whether the weights are held in 4 bits."""
+    return bool(getattr(model, "is_loaded_in_4bit", False))
 
 
 def _by_position(rows: Any) -> Dataset:
@@ -181,9 +191,10 @@ def save_final(trainer: Any) -> None:
     with writing(output, output):
         if is_peft_model(model):
             trainer.save_model(str(new / ADAPTER), _internal_call=True)
-            merged = merge(model)
             if trainer.is_world_process_zero():
-                save_checkpoint(merged, trainer.processor, new)
+                # merged into 4 bits an adapter would be rounded to them: the base is loaded again as it was
+                whole = load_checkpoint(new / ADAPTER, check_codec=False).model if is_quantized(model) else merge(model)
+                save_checkpoint(whole, trainer.processor, new)
         else:
             trainer.save_model(str(new), _internal_call=True)
         trainer.accelerator.wait_for_everyone()

@@ -1,6 +1,7 @@
 """What our trainers share, whichever of TRL's they are: defaults that run without an accelerator, and what they save."""
 
 import json
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,10 @@ def fit_device(config: Any, finish: Callable[[], None]) -> None:
     if not accelerated:
         keep_freed_memory()
     if config.bf16 is None and not config.fp16:
-        # TRL's default is True; a CPU without matrix units for it is eight times slower with it (measured), not faster
-        config.bf16 = accelerated and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        # TRL's default is True; a CPU without matrix units for it is eight times slower with it (measured), not faster. What
+        # `accelerate launch` was told holds: the model would compute in it all the same, and DeepSpeed refuses two answers
+        told = os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16"
+        config.bf16 = told or (accelerated and torch.cuda.is_available() and torch.cuda.is_bf16_supported())
     config.dataloader_pin_memory = config.dataloader_pin_memory and accelerated
     with warnings.catch_warnings():
         # TRL sets the old name itself
