@@ -245,11 +245,12 @@ class LanguageModelRun:
 
         return plan(self.args, self.training, loaded.model, rows, report)
 
-    def _samples(self, loaded: "LoadedCheckpoint") -> Any:
+    def _samples(self, loaded: "LoadedCheckpoint", trainer: Any) -> Any:
         from alm.training.samples import Request, Samples
 
         requests = [Request.parse(value) for value in self.args.samples]
-        return Samples(requests, loaded.processor, self.output, self.training, self.args.samples_steps)
+        every, gather = self.args.samples_steps, trainer.whole_model
+        return Samples(requests, loaded.processor, self.output, self.training, every, gather=gather)
 
     def _train(
         self,
@@ -268,7 +269,7 @@ class LanguageModelRun:
 
         trainer = build_trainer(*loaded, rows, self.training, self.args.attention)
         if self.args.samples:
-            trainer.add_callback(self._samples(loaded))
+            trainer.add_callback(self._samples(loaded, trainer))
         parameters = ParameterCount.of(loaded.model)
         metrics = {} if finished else trainer.train(resume_from_checkpoint=checkpoint).metrics
         save_final(trainer)

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import is_flash_attn_2_available
 from trl import SFTConfig, SFTTrainer
+from trl.models import unwrap_model_for_generation
 
 from alm.adapters import merge
 from alm.checkpoint import save_checkpoint
@@ -75,6 +77,11 @@ class SequenceTrainer(CompleteCheckpoints, SFTTrainer):
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # the count is over all processes, and DDP averages gradients
         return loss
+
+    def whole_model(self) -> AbstractContextManager[Any]:
+        """For all processes to enter: inside, each has all weights in place (under ZeRO-3, which shards them; always so elsewhere)."""
+        kept = self.args.gradient_checkpointing_kwargs
+        return unwrap_model_for_generation(self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=kept)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the share of labelled tokens that were the model's first choice."""

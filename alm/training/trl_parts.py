@@ -10,10 +10,15 @@ from accelerate.utils import is_peft_model
 
 from alm.adapters import write_processor_file
 from alm.processing import AudioLanguageProcessor
+from alm.training.processes import choose_device, gather_when_saving, require_all_processes
 
 
 def fit_device(config: Any, finish: Callable[[], None]) -> None:
-    """Set `bf16` and pinned memory of a TRL configuration to what this device has, then `finish` it by TRL's own `__post_init__`."""
+    """Set device, `bf16` and pinned memory of a TRL configuration to what there is, and `finish` it by TRL's own `__post_init__`.
+
+    Raises `ValueError` on a launch that would not train on all of its processes together (`alm.training.processes`).
+    """
+    choose_device(config)
     accelerated = torch.accelerator.is_available() and not config.use_cpu
     if config.bf16 is None and not config.fp16:
         # TRL's default is True; a CPU without matrix units for it is eight times slower with it (measured), not faster
@@ -23,6 +28,8 @@ def fit_device(config: Any, finish: Callable[[], None]) -> None:
         # TRL sets the old name itself
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing. is deprecated", category=FutureWarning)
         finish()
+    require_all_processes(config)
+    gather_when_saving(config)
 
 
 class CompleteCheckpoints:
@@ -33,15 +40,26 @@ class CompleteCheckpoints:
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write a complete checkpoint: weights, tokenizer, template, contract and codec; of LoRA the adapter and the contract."""
         trainer: Any = self
-        super().save_model(output_dir, _internal_call)  # type: ignore[misc]
+        folder = Path(output_dir or trainer.args.output_dir)
+        if trainer.is_deepspeed_enabled and trainer.deepspeed is None:  # nothing was left to train: whole weights, no engine
+            trainer._save(str(folder))
+        else:
+            super().save_model(output_dir, _internal_call)  # type: ignore[misc]
         if not trainer.args.should_save:
             return
-        folder = Path(output_dir or trainer.args.output_dir)
         if is_peft_model(trainer.model):
             write_processor_file(self.processor, folder)
             (folder / "README.md").unlink(missing_ok=True)  # peft's empty card
         else:
             self.processor.save_pretrained(folder)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Each matrix once: DeepSpeed hands over clones, whose ties `save_pretrained` cannot see."""
+        trainer: Any = self
+        if state_dict is not None:
+            tied = getattr(trainer.model, "all_tied_weights_keys", {})
+            state_dict = {name: value for name, value in state_dict.items() if name not in tied}
+        super()._save(output_dir, state_dict)  # type: ignore[misc]
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: a card without evaluation would only mislead."""
