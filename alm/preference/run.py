@@ -30,6 +30,7 @@ class PreferenceRun:
         from alm.data.sequences import require_store
         from alm.data.tokens import TokenStore
         from alm.training import run
+        from alm.training.layout import require_same_layout
         from alm.training.lora import require_same_tuning
 
         args = self.args
@@ -49,6 +50,7 @@ class PreferenceRun:
         checkpoint = run.begin(self.output, self.ranks, args.overwrite_output, args.resume_from_checkpoint)
         run.require_same_contract(checkpoint, loaded.processor.vocabulary)
         require_same_tuning(checkpoint, self._lora(loaded.processor), args.model)
+        require_same_layout(checkpoint, self.training, draws=True)
         with self.ranks.main_process_first():
             (self.output / run.SEQUENCES).mkdir(exist_ok=True)
             digest = f"{args.method} {run.file_digest(args.data)}"

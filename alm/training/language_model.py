@@ -3,6 +3,7 @@
 import shutil
 import sys
 import tempfile
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -155,8 +156,10 @@ class LanguageModelRun:
             self._look(store)
             return
         from alm.training import run
+        from alm.training.layout import require_same_layout
 
         checkpoint = run.begin(self.output, self.ranks, self.args.overwrite_output, self.args.resume_from_checkpoint)
+        require_same_layout(checkpoint, self.training, draws=self.args.lora_dropout > 0)
         finished = checkpoint if run.is_complete(checkpoint, self.training.max_steps) else None
         loaded = self.load(checkpoint, finished)
         report = self._write_tables(loaded, store)
@@ -174,13 +177,15 @@ class LanguageModelRun:
 
         from alm.checkpoint import LoadedCheckpoint, load_checkpoint
         from alm.training.lora import require_same_tuning, with_lora
+        from alm.training.processes import whole_models
         from alm.training.run import require_same_contract
 
         args = self.args
         # frozen weights stay as they are stored where bfloat16 computes anyway; trained ones are float32
         dtype = None if args.lora_rank and self.training.bf16 else torch.float32
         start = args.model if args.lora_rank else finished or args.model
-        model, processor = load_checkpoint(start, dtype=dtype, check_codec=False)
+        with whole_models(self.training) if finished else nullcontext():  # what is only saved again needs no shards
+            model, processor = load_checkpoint(start, dtype=dtype, check_codec=False)
         require_same_contract(checkpoint, processor.vocabulary)
         config = self._lora(processor)
         require_same_tuning(checkpoint, config, args.model)
@@ -201,7 +206,9 @@ class LanguageModelRun:
         from alm.data.sequences import preview
         from alm.training.data import DataReport, sequences_of, write_tables
 
-        loaded = self.load()
+        loaded = self.load()  # by every process: ZeRO-3 shards while it loads
+        if not self.ranks.is_main_process:
+            return
         if self.args.preview:
             made = (
                 preview(row, builder.clips, loaded.processor)

@@ -1,6 +1,6 @@
 """Several processes, however they were launched: all of them seen, and whole weights where one process alone writes or answers.
 
-DeepSpeed and FSDP come from `accelerate launch` (`recipes/configs/accelerate/`) and not from the trainer's own flags: one way, the tested one.
+DeepSpeed and FSDP come from `accelerate launch` (`recipes/configs/accelerate/`), not from the trainer's own flags: one way, the tested one.
 """
 
 import os
@@ -28,12 +28,15 @@ def choose_device(config: Any) -> None:
             "(or --use_deepspeed --deepspeed_config_file FILE); the trainer's flag would fix its batch before --effective_batch is settled"
         )
     if config.use_cpu and _launched_with("DEEPSPEED"):
-        raise ValueError("--use_cpu would leave DeepSpeed out: take it away, DeepSpeed runs on a CPU where there is no GPU")
+        raise ValueError(
+            "--use_cpu would leave DeepSpeed out: take it away, DeepSpeed runs on a CPU where there is no GPU"
+        )
     if torch.accelerator.is_available() and not config.use_cpu:
         return
     if uses_fsdp(config):
         raise ValueError(
-            "FSDP on a CPU: accelerate would run plain DDP in its place; use DeepSpeed there (recipes/configs/accelerate/zero3.yaml), or DDP"
+            "FSDP on a CPU: accelerate would run plain DDP in its place; use DeepSpeed there (recipes/configs/accelerate/zero3.yaml), or "
+            "--multi_gpu without FSDP"
         )
     if _launched_with("DEEPSPEED"):
         config.ddp_backend = config.ddp_backend or "gloo"  # accelerate has no backend of its own for it
@@ -41,13 +44,27 @@ def choose_device(config: Any) -> None:
         config.use_cpu = True
 
 
+def launched_precision() -> str:
+    """The launcher's `--mixed_precision`: no, bf16, fp16 or fp8."""
+    return os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+
+
+def require_same_precision(config: Any) -> None:
+    """Raise `ValueError` where the launcher would compute otherwise than the trainer's own flags say."""
+    if launched_precision() != "no" and not (config.bf16 or config.fp16):
+        raise ValueError(
+            f"accelerate's mixed_precision is {launched_precision()}, and --bf16 and --fp16 are off: give --mixed_precision no to "
+            "accelerate launch, or the flag that fits to the recipe"
+        )
+
+
 def require_all_processes(config: Any) -> None:
     """Raise `ValueError` where a launcher started more processes than the finished configuration sees."""
     started = int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else config.world_size
     if started != config.world_size:
         raise ValueError(
-            f"{started} processes were started, but this one sees {config.world_size}: they would train apart and write the same files. Start "
-            "them with accelerate launch; on a CPU with --multi_gpu or --use_deepspeed, and --num_processes"
+            f"{started} processes were started, but this one sees {config.world_size}: they would train apart and write the same files. "
+            "Start them with accelerate launch; on a CPU with --multi_gpu or --use_deepspeed, and --num_processes"
         )
 
 

@@ -60,7 +60,9 @@ class Samples(TrainerCallback):
         gather: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         if uses_fsdp(args):
-            raise DataError("--samples needs the whole model on one process, and FSDP shards it; leave it out, or use DeepSpeed")
+            raise DataError(
+                "--samples needs the whole model on one process, and FSDP shards it; leave it out, or use DeepSpeed"
+            )
         if every < 1:
             raise DataError(f"--samples_steps must be 1 or more, got {every}")
         self.requests, self.processor, self.folder = list(requests), processor, folder / SAMPLES

@@ -10,7 +10,14 @@ from accelerate.utils import is_peft_model
 
 from alm.adapters import write_processor_file
 from alm.processing import AudioLanguageProcessor
-from alm.training.processes import choose_device, gather_when_saving, require_all_processes
+from alm.training.layout import write_layout
+from alm.training.processes import (
+    choose_device,
+    gather_when_saving,
+    launched_precision,
+    require_all_processes,
+    require_same_precision,
+)
 
 
 def fit_device(config: Any, finish: Callable[[], None]) -> None:
@@ -22,7 +29,9 @@ def fit_device(config: Any, finish: Callable[[], None]) -> None:
     accelerated = torch.accelerator.is_available() and not config.use_cpu
     if config.bf16 is None and not config.fp16:
         # TRL's default is True; a CPU without matrix units for it is eight times slower with it (measured), not faster
-        config.bf16 = accelerated and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        able = accelerated and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        config.bf16 = able or launched_precision() == "bf16"
+    require_same_precision(config)
     config.dataloader_pin_memory = config.dataloader_pin_memory and accelerated
     with warnings.catch_warnings():
         # TRL sets the old name itself
@@ -41,12 +50,16 @@ class CompleteCheckpoints:
         """Write a complete checkpoint: weights, tokenizer, template, contract and codec; of LoRA the adapter and the contract."""
         trainer: Any = self
         folder = Path(output_dir or trainer.args.output_dir)
-        if trainer.is_deepspeed_enabled and trainer.deepspeed is None:  # nothing was left to train: whole weights, no engine
+        if (
+            trainer.is_deepspeed_enabled and trainer.deepspeed is None
+        ):  # nothing was left to train: whole weights, no engine
             trainer._save(str(folder))
         else:
             super().save_model(output_dir, _internal_call)  # type: ignore[misc]
         if not trainer.args.should_save:
             return
+        if _internal_call:  # of a checkpoint, not of the end
+            write_layout(trainer.args, folder)
         if is_peft_model(trainer.model):
             write_processor_file(self.processor, folder)
             (folder / "README.md").unlink(missing_ok=True)  # peft's empty card
