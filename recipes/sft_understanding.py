@@ -52,7 +52,7 @@ class UnderstandingArguments(LanguageModelArguments):
         for name in ("musicqa", "clothoaqa", "compa_r"):
             if (getattr(self, name) is None) != (getattr(self, f"{name}_audio") is None):
                 raise ValueError(f"--{name} and --{name}_audio go together")
-        if not (self.musicqa or self.clothoaqa or self.compa_r):
+        if not (self.musicqa or self.clothoaqa or self.compa_r or self.machine):
             raise ValueError("name at least one data set: --musicqa, --clothoaqa or --compa_r, each with its _audio")
 
     @property

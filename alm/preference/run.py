@@ -30,8 +30,8 @@ class PreferenceRun:
         from alm.data.sequences import require_store
         from alm.data.tokens import TokenStore
         from alm.training import run
-        from alm.training.layout import require_same_layout
         from alm.training.lora import require_same_tuning
+        from alm.training.spread import require_same_spread
 
         args = self.args
         store = TokenStore.open(args.tokens) if args.tokens else None
@@ -50,7 +50,7 @@ class PreferenceRun:
         checkpoint = run.begin(self.output, self.ranks, args.overwrite_output, args.resume_from_checkpoint)
         run.require_same_contract(checkpoint, loaded.processor.vocabulary)
         require_same_tuning(checkpoint, self._lora(loaded.processor), args.model)
-        require_same_layout(checkpoint, self.training, draws=True)
+        require_same_spread(checkpoint, self.training, draws=True)
         with self.ranks.main_process_first():
             (self.output / run.SEQUENCES).mkdir(exist_ok=True)
             digest = f"{args.method} {run.file_digest(args.data)}"

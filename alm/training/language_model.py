@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from alm.checkpoint import LoadedCheckpoint
     from alm.data.rows import PackedRows
     from alm.data.tokens import TokenStore
+    from alm.processing import AudioLanguageProcessor
     from alm.training.data import DataReport, DataSet, SequenceOptions
+    from alm.training.outline import Outline
+    from alm.training.plan import Plan
 
 # the paper gives steps and learning rates; the rest is ours (docs/paper.md). `--help_all` lists every flag
 DEFAULTS: dict[str, Any] = {
@@ -50,6 +53,10 @@ class LanguageModelArguments:
     lora_rank: int = field(default=0, metadata={"help": "rank of LoRA; 0: full fine-tuning, as the paper"})
     lora_alpha: int | None = field(default=None, metadata={"help": "LoRA's alpha; twice the rank unless given"})
     lora_dropout: float = field(default=0.0, metadata={"help": "dropout before LoRA's updates"})
+    quantize_base: bool = field(
+        default=False,
+        metadata={"help": "LoRA on a base in 4 bits (bitsandbytes); what is saved is merged into the base as it was"},
+    )
     too_long: str = field(
         default="error",
         metadata={
@@ -74,11 +81,30 @@ class LanguageModelArguments:
     )
     samples_steps: int = field(default=500, metadata={"help": "steps between --samples; they are made at the end, too"})
     preview: int = field(default=0, metadata={"help": "print so many sequences, ⟦labelled parts⟧ marked, and exit"})
-    dry_run: bool = field(default=False, metadata={"help": "read the data, print the plan, and exit"})
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "read the data and the model's config.json, print the plan (steps, memory), and exit"},
+    )
+    machine: str | None = field(
+        default=None,
+        metadata={
+            "help": "dry run for the machine of this `accelerate launch --config_file`, on any other; data may be left out"
+        },
+    )
+    gpu_memory: float | None = field(
+        default=None, metadata={"help": "GiB of the GPU; a dry run whose plan needs more than 90 % of it is an error"}
+    )
+    tokens_per_second: float | None = field(
+        default=None, metadata={"help": "throughput of all devices together, from which a dry run tells the days"}
+    )
 
     def __post_init__(self) -> None:
         if self.lora_rank < 0 or (self.lora_rank == 0 and (self.lora_alpha is not None or self.lora_dropout)):
             raise ValueError("--lora_alpha and --lora_dropout need a --lora_rank of 1 or more; 0 is full fine-tuning")
+        if self.quantize_base and not self.lora_rank:
+            raise ValueError("--quantize_base freezes the base in 4 bits; it needs a --lora_rank of 1 or more")
+        if self.machine and not self.dry_run:
+            raise ValueError("--machine plans for another machine; it needs --dry_run")
 
     @property
     def questions(self) -> int:
@@ -125,11 +151,14 @@ class LanguageModelRun:
     """One run: `main` of a recipe makes it of its arguments and data sets, and calls `start`."""
 
     def __init__(self, args: LanguageModelArguments, training: Any, sets: "list[DataSet]", recipe: str) -> None:
+        from alm.training.layout import Layout
         from alm.training.run import settle_batch
 
-        if not sets:
+        if not sets and not args.machine:
             raise ConfigFileError("no data sets given; --help lists the flags that name them")
-        settle_batch(args.effective_batch, training)
+        half = bool(training.bf16 or training.fp16)
+        self.layout = Layout.read(args.machine, half) if args.machine else Layout.of(training)
+        settle_batch(args.effective_batch, training, self.layout.processes)
         self.args, self.training, self.sets, self.recipe = args, training, sets, recipe
         self.output, self.ranks = Path(args.output_dir), training.distributed_state
 
@@ -145,7 +174,7 @@ class LanguageModelRun:
     def rows_per_step(self) -> int:
         """Packed rows of one step, over all processes."""
         parts = (self.training.per_device_train_batch_size, self.training.gradient_accumulation_steps)
-        return int(parts[0] * parts[1] * self.training.world_size)
+        return int(parts[0] * parts[1] * self.layout.processes)
 
     def start(self) -> None:
         """Do what the arguments ask for: show a preview or the plan, or train."""
@@ -156,17 +185,17 @@ class LanguageModelRun:
             self._look(store)
             return
         from alm.training import run
-        from alm.training.layout import require_same_layout
+        from alm.training.spread import require_same_spread
 
         checkpoint = run.begin(self.output, self.ranks, self.args.overwrite_output, self.args.resume_from_checkpoint)
-        require_same_layout(checkpoint, self.training, draws=self.args.lora_dropout > 0)
+        require_same_spread(checkpoint, self.training, draws=self.args.lora_dropout > 0)
         finished = checkpoint if run.is_complete(checkpoint, self.training.max_steps) else None
         loaded = self.load(checkpoint, finished)
         report = self._write_tables(loaded, store)
-        rows = self._open_rows(loaded, store, self.output / run.SEQUENCES)
+        rows = self._open_rows(loaded.processor, store, self.output / run.SEQUENCES)
         if self.ranks.is_main_process:
             self._require_same_rows(rows, checkpoint is not None)
-            print(self._plan(loaded, rows, report))
+            print(self._plan(rows, report).text)
             print(f"going on from {checkpoint}" if checkpoint else "starting from the first step")
         self.ranks.wait_for_everyone()
         self._train(loaded, rows, report, store, checkpoint, finished)
@@ -176,16 +205,17 @@ class LanguageModelRun:
         import torch
 
         from alm.checkpoint import LoadedCheckpoint, load_checkpoint
-        from alm.training.lora import require_same_tuning, with_lora
+        from alm.training.lora import four_bits, require_same_tuning, with_lora
         from alm.training.processes import whole_models
         from alm.training.run import require_same_contract
 
         args = self.args
         # frozen weights stay as they are stored where bfloat16 computes anyway; trained ones are float32
-        dtype = None if args.lora_rank and self.training.bf16 else torch.float32
+        dtype = None if args.lora_rank and self.layout.half_precision else torch.float32
         start = args.model if args.lora_rank else finished or args.model
+        quantization = four_bits() if args.quantize_base else None
         with whole_models(self.training) if finished else nullcontext():  # what is only saved again needs no shards
-            model, processor = load_checkpoint(start, dtype=dtype, check_codec=False)
+            model, processor = load_checkpoint(start, dtype=dtype, check_codec=False, quantization=quantization)
         require_same_contract(checkpoint, processor.vocabulary)
         config = self._lora(processor)
         require_same_tuning(checkpoint, config, args.model)
@@ -202,26 +232,47 @@ class LanguageModelRun:
         return lora_config(processor.vocabulary, args.lora_rank, args.lora_alpha, args.lora_dropout)
 
     def _look(self, store: "TokenStore | None") -> None:
-        """What --preview or --dry_run asks for; writes nothing that stays."""
-        from alm.data.sequences import preview
-        from alm.training.data import DataReport, sequences_of, write_tables
-
-        loaded = self.load()  # by every process: ZeRO-3 shards while it loads
+        """What --preview or --dry_run asks for, without the weights; writes nothing that stays."""
         if not self.ranks.is_main_process:
             return
+        processor = self._processor() if self.sets else None
         if self.args.preview:
-            made = (
-                preview(row, builder.clips, loaded.processor)
-                for rows, builder in (
-                    sequences_of(one, loaded.processor, store, self.options, DataReport()) for one in self.sets
-                )
-                for row in islice(rows, -(-self.args.preview // len(self.sets)))
-            )
-            print("\n\n".join(islice(made, self.args.preview)))
+            self._preview(processor, store)
             return
+        plan = self._plan_of_data(processor, store) if self.sets else self._plan()
+        print(plan.text)
+        plan.require_fit(self.args.gpu_memory)
+
+    def _processor(self) -> "AudioLanguageProcessor":
+        """The processor of a checkpoint that is examined, but not loaded; for another machine its small files are enough."""
+        from alm.adapters import adapter_base, is_adapter
+        from alm.checkpoint_files import local_folder
+        from alm.contract import require_no_faults
+        from alm.doctor import examine
+        from alm.processing import AudioLanguageProcessor
+
+        folder = local_folder(self.args.model, weights=not self.args.machine)
+        if not self.args.machine:
+            require_no_faults(examine(folder), self.args.model)
+        return AudioLanguageProcessor.from_pretrained(adapter_base(folder) if is_adapter(folder) else folder)
+
+    def _preview(self, processor: Any, store: "TokenStore | None") -> None:
+        from alm.data.sequences import preview
+        from alm.training.data import DataReport, sequences_of
+
+        made = (
+            preview(row, builder.clips, processor)
+            for rows, builder in (sequences_of(one, processor, store, self.options, DataReport()) for one in self.sets)
+            for row in islice(rows, -(-self.args.preview // len(self.sets)))
+        )
+        print("\n\n".join(islice(made, self.args.preview)))
+
+    def _plan_of_data(self, processor: Any, store: "TokenStore | None") -> "Plan":
+        from alm.training.data import write_tables
+
         with tempfile.TemporaryDirectory() as folder:
-            report = write_tables(self.sets, loaded.processor, store, self.options, Path(folder))
-            print(self._plan(loaded, self._open_rows(loaded, store, Path(folder)), report))
+            report = write_tables(self.sets, processor, store, self.options, Path(folder))
+            return self._plan(self._open_rows(processor, store, Path(folder)), report)
 
     def _write_tables(self, loaded: "LoadedCheckpoint", store: "TokenStore | None") -> "DataReport":
         """Made by one process while the others wait, who then find all tables there."""
@@ -231,11 +282,11 @@ class LanguageModelRun:
         with self.ranks.main_process_first():
             return write_tables(self.sets, loaded.processor, store, self.options, self.output / SEQUENCES)
 
-    def _open_rows(self, loaded: "LoadedCheckpoint", store: "TokenStore | None", folder: Path) -> "PackedRows":
+    def _open_rows(self, processor: Any, store: "TokenStore | None", folder: Path) -> "PackedRows":
         """The rows of the whole run; with epochs given, `max_steps` is set to what they come to."""
         from alm.training.data import open_rows
 
-        rows = open_rows(self.sets, loaded.processor, store, self.options, folder)
+        rows = open_rows(self.sets, processor, store, self.options, folder)
         if self.training.max_steps <= 0:
             self.training.max_steps = -(-int(self.training.num_train_epochs * rows.epoch_rows) // self.rows_per_step)
         rows.count = self.training.max_steps * self.rows_per_step
@@ -247,10 +298,15 @@ class LanguageModelRun:
 
         run.require_same_data(self.output / run.SEQUENCES / "data.json", data_digest(rows), going_on)
 
-    def _plan(self, loaded: "LoadedCheckpoint", rows: "PackedRows", report: "DataReport") -> str:
+    def _outline(self) -> "Outline":
+        from alm.training.outline import outline
+
+        return outline(self.args.model, self.args, self.training, self.layout)
+
+    def _plan(self, rows: "PackedRows | None" = None, report: "DataReport | None" = None) -> "Plan":
         from alm.training.plan import plan
 
-        return plan(self.args, self.training, loaded.model, rows, report)
+        return plan(self.args, self.training, self.layout, self._outline(), rows, report)
 
     def _samples(self, loaded: "LoadedCheckpoint", trainer: Any) -> Any:
         from alm.training.samples import Request, Samples
@@ -277,12 +333,11 @@ class LanguageModelRun:
         trainer = build_trainer(*loaded, rows, self.training, self.args.attention)
         if self.args.samples:
             trainer.add_callback(self._samples(loaded, trainer))
-        parameters = ParameterCount.of(loaded.model)
         metrics = {} if finished else trainer.train(resume_from_checkpoint=checkpoint).metrics
         save_final(trainer)
         if not self.ranks.is_main_process:
             return
-        config = self._lora(loaded.processor)
+        config, parameters = self._lora(loaded.processor), ParameterCount.of(self._outline().model)
         parts = {
             "recipe": self.recipe,
             "vocabulary": loaded.processor.vocabulary.hash,

@@ -33,16 +33,14 @@ def begin(output: Path, ranks: Any, overwrite: bool, resume: str = "auto") -> st
     return starting_point(output, resume)
 
 
-def settle_batch(wanted: int | None, training: Any) -> None:
+def settle_batch(wanted: int | None, training: Any, processes: int | None = None) -> None:
     """Set the accumulation that makes a step `wanted` rows or crops over all processes (None: leave it), where none is given.
 
+    `processes` are those of this launch unless a run elsewhere is planned.
     Raises `ConfigFileError` where the training arguments come to another batch.
     """
-    rows, accumulation, processes = (
-        training.per_device_train_batch_size,
-        training.gradient_accumulation_steps,
-        training.world_size,
-    )
+    rows, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    processes = processes or training.world_size
     if wanted is None or rows * accumulation * processes == wanted:
         return
     if accumulation > 1 or wanted % (rows * processes):

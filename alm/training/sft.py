@@ -19,7 +19,7 @@ from trl import SFTConfig, SFTTrainer
 from trl.models import unwrap_model_for_generation
 
 from alm.adapters import merge
-from alm.checkpoint import save_checkpoint
+from alm.checkpoint import load_checkpoint, save_checkpoint
 from alm.data.example import DataError
 from alm.encoding import IGNORED
 from alm.processing import AudioLanguageProcessor
@@ -140,13 +140,23 @@ def build_trainer(
         use_attention_by_document(model)
     else:
         model.set_attn_implementation(attention)
-    return SequenceTrainer(
+    trainer = SequenceTrainer(
         model=model,
         args=args,
         train_dataset=_by_position(rows),
         processor=processor,
         callbacks=[JsonLinesLog(args.output_dir)],
     )
+    if is_quantized(model):  # TRL makes what is trained bfloat16, in which AdamW's small steps are lost
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    return trainer
+
+
+def is_quantized(model: Any) -> bool:
+    """Whether the weights are held in 4 bits."""
+    return bool(getattr(model, "is_loaded_in_4bit", False))
 
 
 def _by_position(rows: Any) -> Dataset:
@@ -171,9 +181,10 @@ def save_final(trainer: Any) -> None:
     model.set_attn_implementation("sdpa")
     if is_peft_model(model):
         trainer.save_model(str(output / ADAPTER))
-        merged = merge(model)
         if trainer.is_world_process_zero():
-            save_checkpoint(merged, trainer.processor, output)
+            # merged into 4 bits an adapter would be rounded to them: the base is loaded again as it was
+            whole = load_checkpoint(output / ADAPTER, check_codec=False).model if is_quantized(model) else merge(model)
+            save_checkpoint(whole, trainer.processor, output)
     else:
         trainer.save_model()
     if trainer.is_world_process_zero():

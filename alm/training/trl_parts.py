@@ -10,7 +10,6 @@ from accelerate.utils import is_peft_model
 
 from alm.adapters import write_processor_file
 from alm.processing import AudioLanguageProcessor
-from alm.training.layout import write_layout
 from alm.training.processes import (
     choose_device,
     gather_when_saving,
@@ -18,6 +17,7 @@ from alm.training.processes import (
     require_all_processes,
     require_same_precision,
 )
+from alm.training.spread import write_spread
 
 
 def fit_device(config: Any, finish: Callable[[], None]) -> None:
@@ -59,7 +59,7 @@ class CompleteCheckpoints:
         if not trainer.args.should_save:
             return
         if _internal_call:  # of a checkpoint, not of the end
-            write_layout(trainer.args, folder)
+            write_spread(trainer.args, folder)
         if is_peft_model(trainer.model):
             write_processor_file(self.processor, folder)
             (folder / "README.md").unlink(missing_ok=True)  # peft's empty card

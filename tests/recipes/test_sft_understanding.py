@@ -124,6 +124,22 @@ def test_lora_learns_and_ends_as_a_complete_checkpoint(workshop: Any, adapted: P
     load_checkpoint(adapted / "checkpoint-6")
 
 
+def test_lora_on_a_base_in_4_bits_leaves_the_base_whole(main: Any, workshop: Any, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    main(arguments(workshop, tmp_path / "lm", "--quantize_base", *LORA))
+    losses = [line["loss"] for line in log(tmp_path / "lm") if "loss" in line]
+    assert len(losses) == 8 and losses[-1] < losses[0] - 0.3
+    base, merged, adapter = weights(workshop.model), weights(tmp_path / "lm"), weights(tmp_path / "lm" / "adapter")
+    assert base.keys() == merged.keys() and {value.dtype for value in adapter.values()} == {torch.float32}
+    layer = "model.layers.0.self_attn.q_proj"
+    down, up = (adapter[f"base_model.model.{layer}.lora_{name}.weight"] for name in "AB")
+    update = merged[f"{layer}.weight"] - base[f"{layer}.weight"]  # of the base as it was, not as 4 bits hold it
+    torch.testing.assert_close(update, 2 * up @ down, atol=1e-6, rtol=1e-4)
+    manifest = json.loads((tmp_path / "lm" / "manifest.json").read_text())
+    count = sum(value.numel() for value in adapter.values())
+    assert manifest["parameters"] == {"total": sum(v.numel() for v in base.values()) + count, "trained": count}
+
+
 @pytest.mark.parametrize("step", [3, 8])
 def test_lora_goes_on_to_the_same_weights(main: Any, workshop: Any, adapted: Path, tmp_path: Path, step: int) -> None:
     output = interrupted(adapted, tmp_path / "lm", step)
