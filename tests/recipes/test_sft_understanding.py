@@ -1,4 +1,4 @@
-"""`recipes/sft_understanding.py` through its own `main()`, and once for real on two processes."""
+"""`recipes/sft_understanding.py` through its own `main()`, and for real."""
 
 import json
 import os
@@ -234,27 +234,6 @@ except SystemExit:
 """
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert "accelerate launch recipes/sft_understanding.py" in out and "--help_all" in out and "(Table 6)" in out
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("rank", ["0", "4"])
-def test_two_processes_equal_one_with_twice_the_batch(main: Any, workshop: Any, tmp_path: Path, rank: str) -> None:
-    # an odd last row would be given to both processes
-    steps = ["--max_steps", "6", "--max_grad_norm", "0.5", "--dataloader_drop_last", "true", "--lora_rank", rank]
-    main([*arguments(workshop, tmp_path / "one", *steps), "--per_device_train_batch_size", "2"])
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *arguments(workshop, tmp_path / "two", *steps)], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "float32 on 2 × cpu" in done.stdout  # two of the obvious ways to start two processes silently start one
-    one, two = ([line for line in log(tmp_path / name) if "loss" in line] for name in ("one", "two"))
-    for a, b in zip(one, two, strict=True):
-        for name in ("loss", "grad_norm", "mean_token_accuracy"):
-            assert a[name] == pytest.approx(b[name], rel=1e-3)
-    for name, value in weights(tmp_path / "one").items():
-        torch.testing.assert_close(weights(tmp_path / "two")[name], value, atol=2e-4, rtol=0)
 
 
 @pytest.mark.slow
