@@ -32,6 +32,7 @@ class PreferenceRun:
         from alm.training import run
         from alm.training.lora import require_same_tuning
         from alm.training.saving import writing
+        from alm.training.spread import require_same_spread
         from alm.training.waiting import main_process_first
 
         args = self.args
@@ -51,6 +52,7 @@ class PreferenceRun:
         checkpoint = run.begin(self.output, self.ranks, args.overwrite_output, args.resume_from_checkpoint)
         run.require_same_contract(checkpoint, loaded.processor.vocabulary)
         require_same_tuning(checkpoint, self._lora(loaded.processor), args.model)
+        require_same_spread(checkpoint, self.training, draws=True)
         with main_process_first(self.ranks):
             (self.output / run.SEQUENCES).mkdir(exist_ok=True)
             digest = f"{args.method} {run.file_digest(args.data)}"

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import tempfile
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -178,8 +179,10 @@ class LanguageModelRun:
             return
         from alm.training import run
         from alm.training.saving import writing
+        from alm.training.spread import require_same_spread
 
         checkpoint = run.begin(self.output, self.ranks, self.args.overwrite_output, self.args.resume_from_checkpoint)
+        require_same_spread(checkpoint, self.training, draws=self.args.lora_dropout > 0)
         with writing(f"a file in {self.output}", self.output):
             self._go_on(checkpoint, store)
 
@@ -205,6 +208,7 @@ class LanguageModelRun:
 
         from alm.checkpoint import LoadedCheckpoint, load_checkpoint
         from alm.training.lora import four_bits, require_same_tuning, with_lora
+        from alm.training.processes import whole_models
         from alm.training.run import require_same_contract
 
         args = self.args
@@ -212,7 +216,8 @@ class LanguageModelRun:
         dtype = None if args.lora_rank and self.layout.half_precision else torch.float32
         start = args.model if args.lora_rank else finished or args.model
         quantization = four_bits() if args.quantize_base else None
-        model, processor = load_checkpoint(start, dtype=dtype, check_codec=False, quantization=quantization)
+        with whole_models(self.training) if finished else nullcontext():  # what is only saved again needs no shards
+            model, processor = load_checkpoint(start, dtype=dtype, check_codec=False, quantization=quantization)
         require_same_contract(checkpoint, processor.vocabulary)
         config = self._lora(processor)
         require_same_tuning(checkpoint, config, args.model)
@@ -309,11 +314,12 @@ class LanguageModelRun:
 
         return plan(self.args, self.training, self.layout, self._outline(), rows, report)
 
-    def _samples(self, loaded: "LoadedCheckpoint") -> Any:
+    def _samples(self, loaded: "LoadedCheckpoint", trainer: Any) -> Any:
         from alm.training.samples import Request, Samples
 
         requests = [Request.parse(value) for value in self.args.samples]
-        return Samples(requests, loaded.processor, self.output, self.training, self.args.samples_steps)
+        every, gather = self.args.samples_steps, trainer.whole_model
+        return Samples(requests, loaded.processor, self.output, self.training, every, gather=gather)
 
     def _train(
         self,
@@ -333,7 +339,7 @@ class LanguageModelRun:
         trainer = build_trainer(*loaded, rows, self.training, self.args.attention)
         text = self.args.add_text_loss(trainer, loaded.processor, self.output / run.SEQUENCES, checkpoint is not None)
         if self.args.samples:
-            trainer.add_callback(self._samples(loaded))
+            trainer.add_callback(self._samples(loaded, trainer))
         metrics = {} if finished else trainer.train(resume_from_checkpoint=checkpoint).metrics
         save_final(trainer)
         if not self.ranks.is_main_process:

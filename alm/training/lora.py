@@ -1,7 +1,7 @@
 """LoRA in a training run: the model wrapped before the trainer is built, and what a run may go on from.
 
-Tried on one and on two CPU processes (DDP). Not tried: DeepSpeed's ZeRO-1 and ZeRO-2, which keep whole weights on every process and need
-nothing else. Refused: ZeRO-3 and FSDP, under which no process has a whole table to copy new rows from or to merge into.
+Tried on one and on two CPU processes (DDP, ZeRO-2). Refused: ZeRO-3 and FSDP, under which no process has a whole table to merge new rows
+into; under ZeRO-3 peft (0.21) reads those rows on CUDA devices only, so that it could not be tried.
 """
 
 import importlib.util
@@ -13,6 +13,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from alm.adapters import is_adapter, read_config
 from alm.data.example import DataError
+from alm.training.processes import uses_fsdp
 from alm.vocabulary import ContractError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def with_lora(
     """
     from peft import PeftModel, get_peft_model
 
-    require_whole_tables(not (is_deepspeed_zero3_enabled() or args.fsdp))
+    require_whole_tables(not (is_deepspeed_zero3_enabled() or uses_fsdp(args)))
     if is_adapter(Path(base)):
         raise ContractError(
             f"{base} is an adapter; LoRA on top of it would have no plain base. Give a merged model: a recipe's OUTPUT_DIR is one, and "

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import is_flash_attn_2_available
 from trl import SFTConfig, SFTTrainer
+from trl.models import unwrap_model_for_generation
 
 from alm.adapters import merge
 from alm.checkpoint import load_checkpoint, save_checkpoint
@@ -87,6 +89,11 @@ class SequenceTrainer(CompleteCheckpoints, SFTTrainer):
         """Go on from `log_sums`."""
         super().take_log_sums(sums)
         self._counts = torch.tensor(sums["counts"])
+
+    def whole_model(self) -> AbstractContextManager[Any]:
+        """For all processes to enter: inside, each has all weights in place (under ZeRO-3, which shards them; always so elsewhere)."""
+        kept = self.args.gradient_checkpointing_kwargs
+        return unwrap_model_for_generation(self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=kept)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the share of labelled tokens that were the model's first choice."""

@@ -1,4 +1,4 @@
-"""`recipes/sft_understanding.py` through its own `main()`, and once for real on two processes."""
+"""`recipes/sft_understanding.py` through its own `main()`, and for real."""
 
 import json
 import os

@@ -173,7 +173,7 @@ def test_a_log_that_cannot_be_written(workshop: Any, tmp_path: Path) -> None:
     """Of a file that is no checkpoint, too, it is said which; here the first limit of size is the log's."""
     output = tmp_path / "lm"
     limit = "lambda *_: resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))"
-    code, said = run(tmp_path, arguments(workshop, output), f"at(sft.SequenceTrainer, 'compute_loss', 3, {limit})")
+    code, _ = run(tmp_path, arguments(workshop, output), f"at(sft.SequenceTrainer, 'compute_loss', 3, {limit})")
     # standard error is a file of the test's, and limited alike
     assert code == 1 and left(output) == {"checkpoint-2"} and (output / "training_log.jsonl").read_text() == ""
 
