@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate.utils import is_peft_model
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -22,6 +21,7 @@ from alm.data.example import DataError
 from alm.encoding import IGNORED
 from alm.processing import AudioLanguageProcessor
 from alm.training.attention import use_attention_by_document
+from alm.training.cross_entropy import cross_entropy_in_place
 from alm.training.run import ADAPTER, TRAINING_LOG, drop_later
 from alm.training.trl_parts import CompleteCheckpoints, fit_device
 
@@ -69,11 +69,11 @@ class SequenceTrainer(CompleteCheckpoints, SFTTrainer):
         targets = following[positions]
         others = {name: value for name, value in inputs.items() if name != "labels"}
         logits = model(**others, use_cache=False, logits_to_keep=positions).logits[0].float()
-        count = len(targets) if num_items_in_batch is None else num_items_in_batch
-        loss = F.cross_entropy(logits, targets, reduction="sum") / torch.as_tensor(count).clamp(min=1)
-        self._counts += torch.tensor([float((logits.argmax(-1) == targets).sum()), float(len(targets))])
+        count = max(float(len(targets) if num_items_in_batch is None else num_items_in_batch), 1.0)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            loss = loss * self.accelerator.num_processes  # the count is over all processes, and DDP averages gradients
+            count /= self.accelerator.num_processes  # the count is over all processes, and DDP averages gradients
+        loss, correct = cross_entropy_in_place(logits, targets, count)
+        self._counts += torch.tensor([float(correct), float(len(targets))])
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
