@@ -46,7 +46,7 @@ class BenchmarkArguments:
     gradient_checkpointing: bool = field(default=False, metadata={"help": "both ways"})
     optim: str = field(default="adamw_torch", metadata={"help": "both ways; sgd has no state"})
     bf16: bool = field(default=True, metadata={"help": "compute in bfloat16, both ways"})
-    steps: int = field(default=2, metadata={"help": "steps of a process, of which the first is not counted"})
+    steps: int = field(default=2, metadata={"help": "steps of a process; the first is counted where it is alone"})
     repeats: int = field(default=3, metadata={"help": "pairs of processes"})
     way: str | None = field(default=None, metadata={"help": "run one way here and print it as JSON (used inside)"})
 
@@ -238,7 +238,7 @@ def timed(trainer: Any) -> dict[str, Any]:
     before = peak_gib()
     trainer.train()
     return {
-        "seconds": starts[1:],
+        "seconds": starts[1:] or starts,
         "losses": [one["loss"] for one in trainer.state.log_history if "loss" in one],
         "peak": peak_gib(),
         "before": before,

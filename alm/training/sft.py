@@ -12,7 +12,6 @@ import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.utils import is_flash_attn_2_available
 from trl import SFTConfig, SFTTrainer
 
 from alm.adapters import merge
@@ -20,7 +19,7 @@ from alm.checkpoint import save_checkpoint
 from alm.data.example import DataError
 from alm.encoding import IGNORED
 from alm.processing import AudioLanguageProcessor
-from alm.training.attention import use_attention_by_document
+from alm.training.attention import use_attention
 from alm.training.cross_entropy import cross_entropy_in_place
 from alm.training.run import ADAPTER, TRAINING_LOG, drop_later
 from alm.training.trl_parts import CompleteCheckpoints, fit_device
@@ -126,13 +125,7 @@ def build_trainer(
     # rows come packed and mixed: TRL need not prepare them, and a sampler that shuffled would undo the mixture
     args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
     args.train_sampling_strategy, args.remove_unused_columns = "sequential", False
-    if attention == "auto":
-        flash = torch.cuda.is_available() and not args.use_cpu and is_flash_attn_2_available()
-        attention = "flash_attention_2" if flash else "by_document"
-    if attention == "by_document":
-        use_attention_by_document(model)
-    else:
-        model.set_attn_implementation(attention)
+    use_attention(model, attention, args.use_cpu)
     return SequenceTrainer(
         model=model,
         args=args,
