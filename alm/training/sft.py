@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate.utils import is_peft_model
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.utils import is_flash_attn_2_available
 from trl import SFTConfig, SFTTrainer
 from trl.models import unwrap_model_for_generation
 
@@ -24,7 +22,8 @@ from alm.checkpoint import load_checkpoint, save_checkpoint
 from alm.data.example import DataError
 from alm.encoding import IGNORED
 from alm.processing import AudioLanguageProcessor
-from alm.training.attention import use_attention_by_document
+from alm.training.attention import use_attention
+from alm.training.cross_entropy import cross_entropy_in_place
 from alm.training.run import ADAPTER, TRAINING_LOG, drop_later
 from alm.training.saving import ASIDE, put_contents_in_place, writing
 from alm.training.stopping import StopAtSignal
@@ -74,11 +73,11 @@ class SequenceTrainer(CompleteCheckpoints, SFTTrainer):
         targets = following[positions]
         others = {name: value for name, value in inputs.items() if name != "labels"}
         logits = model(**others, use_cache=False, logits_to_keep=positions).logits[0].float()
-        count = len(targets) if num_items_in_batch is None else num_items_in_batch
-        loss = F.cross_entropy(logits, targets, reduction="sum") / torch.as_tensor(count).clamp(min=1)
-        self._counts += torch.tensor([float((logits.argmax(-1) == targets).sum()), float(len(targets))])
+        count = max(float(len(targets) if num_items_in_batch is None else num_items_in_batch), 1.0)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            loss = loss * self.accelerator.num_processes  # the count is over all processes, and DDP averages gradients
+            count /= self.accelerator.num_processes  # the count is over all processes, and DDP averages gradients
+        loss, correct = cross_entropy_in_place(logits, targets, count)
+        self._counts += torch.tensor([float(correct), float(len(targets))])
         return loss
 
     def log_sums(self) -> dict[str, Any]:
@@ -148,13 +147,7 @@ def build_trainer(
     # rows come packed and mixed: TRL need not prepare them, and a sampler that shuffled would undo the mixture
     args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
     args.train_sampling_strategy, args.remove_unused_columns = "sequential", False
-    if attention == "auto":
-        flash = torch.cuda.is_available() and not args.use_cpu and is_flash_attn_2_available()
-        attention = "flash_attention_2" if flash else "by_document"
-    if attention == "by_document":
-        use_attention_by_document(model)
-    else:
-        model.set_attn_implementation(attention)
+    use_attention(model, attention, args.use_cpu)
     trainer = SequenceTrainer(
         model=model,
         args=args,
