@@ -1,4 +1,4 @@
-"""The same recipe on one process, two under DDP, and two under DeepSpeed's ZeRO-2 and ZeRO-3: losses step by step, and how far apart they are.
+"""The same recipe on one process, two under DDP, and two under DeepSpeed's ZeRO-2 and ZeRO-3: losses by step, and how far apart.
 
     python benchmarks/training_layouts.py --output DIR -- recipes/sft_understanding.py \\
         --config recipes/configs/tiny/sft_understanding.yaml --model runs/demo/base --tokens runs/demo/tokens \\

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alm.arguments import parse_with_trainer_arguments, run_main
-from alm.training.language_model import DEFAULTS, LanguageModelArguments, LanguageModelRun, trainer_arguments
+from alm.training.arguments import DEFAULTS, LanguageModelArguments, trainer_arguments
+from alm.training.language_model import LanguageModelRun
 
 if TYPE_CHECKING:
     from alm.training.data import DataSet
