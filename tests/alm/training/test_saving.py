@@ -166,9 +166,11 @@ def test_a_full_disk_is_said(tmp_path: Path, error: Exception) -> None:
         raise info.value
     assert again.value is info.value
     shutil.rmtree(good)
-    with pytest.raises(SavingError, match="no whole checkpoint yet: make room, .* begins from the first step"):
-        with writing("a file", tmp_path):
-            raise ValueError("wrapped") from error
+    with (
+        pytest.raises(SavingError, match=r"no whole checkpoint yet: make room, .* begins from the first step"),
+        writing("a", tmp_path),
+    ):
+        raise ValueError("wrapped") from error
 
 
 def test_other_errors_are_not_the_disk_s(tmp_path: Path) -> None:
