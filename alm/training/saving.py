@@ -21,7 +21,7 @@ STATE = "trainer_state.json"
 _REPLACED, _REMOVED = ".replaced", ".removed"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # libraries that write past Python tell of a full disk in words alone: safetensors, tokenizers and Arrow in the first, torch in the others
-_WORDS = re.compile(r"No space left|os error (28|122)|unexpected pos|basic_ios|PytorchStreamWriter failed")
+_WORDS = re.compile(rf"No space left|os error ({'|'.join(map(str, _FULL))})\b|unexpected pos|basic_ios|Writer failed")
 
 
 class SavingError(DataError):
@@ -114,8 +114,8 @@ def writing(what: Path | str, output: Path) -> Iterator[None]:
         usage = shutil.disk_usage(output)  # before anything is removed: what there was room for
         shutil.rmtree(output / ASIDE, ignore_errors=True)
         raise SavingError(
-            f"{what} could not be written: the disk is full or a quota is reached ({error}); {_size(usage.free)} of {_size(usage.total)} "
-            f"were free. What there was of it is removed. {_way_on(output)}"
+            f"{what} could not be written: the disk is full, or a quota or limit reached ({error}); {_size(usage.free)} of "
+            f"{_size(usage.total)} were free. What there was of it is removed. {_way_on(output)}"
         ) from error
 
 

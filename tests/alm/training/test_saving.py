@@ -166,8 +166,10 @@ def test_a_full_disk_is_said(tmp_path: Path, error: Exception) -> None:
         raise info.value
     assert again.value is info.value
     shutil.rmtree(good)
-    told = pytest.raises(SavingError, match=r"no whole checkpoint yet: make room, .* begins from the first step")
-    with told, writing("a file", tmp_path):
+    with (
+        pytest.raises(SavingError, match=r"no whole checkpoint yet: make room, .* begins from the first step"),
+        writing("a", tmp_path),
+    ):
         raise ValueError("wrapped") from error
 
 
