@@ -23,7 +23,6 @@ from alm.data.tokens import TokenStore
 from alm.encoding import IGNORED
 from alm.generation.grammar import AudioGrammar
 from alm.preference import rewards
-from alm.preference.clap import find_clap, load_clap
 from alm.preference.pairs import pair_ids, read_pairs
 from alm.preference.questions import AUDIO, TEXT, question, read_questions
 from alm.preference.validity import loop_share
