@@ -202,13 +202,17 @@ def speak(args: SeedTtsArguments, items: Any) -> tuple[dict[str, Any], dict[str,
     """Takes of `--model`, likewise."""
     from alm.checkpoint import load_checkpoint
     from alm.generation.sampling import Sampling
+    from alm.prompts import speech_messages
     from alm.scoring.item_log import ItemLog
     from alm.scoring.manifest import code_version, resume_key
     from alm.scoring.speech.listening import Take
-    from alm.scoring.speech.synthesis import SynthesisSettings, identity, requests, synthesise
+    from alm.scoring.speech.synthesis import PROMPT_IDS, requests
+    from alm.scoring.synthesis import SynthesisSettings, identity, synthesise
 
     sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
-    settings = SynthesisSettings(sampling, args.min_seconds, args.max_seconds, args.zero_shot)
+    settings = SynthesisSettings(
+        PROMPT_IDS[args.zero_shot], speech_messages(""), sampling, args.min_seconds, args.max_seconds
+    )
     asked = requests(items, args.folder if args.zero_shot else None, args.seed)
     checkpoint = load_checkpoint(args.model or "", codec=args.codec, device=args.device)
     decided_by = identity(checkpoint, settings)

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from alm.data import audiocaps, clotho
 from alm.data.audio_names import AudioFinder
@@ -87,7 +87,9 @@ def read(path: Path | str, captions: Captions = "first", limit: int | None = Non
     if not items:
         raise DataError(f"{path}: no captions in it; accepted are {FORMS}")
     several = len(items) > len(clips)
-    chosen = "all captions" if several else "first captions" if name in ("AudioCaps", "Clotho") else "one caption a clip"
+    chosen = (
+        "all captions" if several else "first captions" if name in ("AudioCaps", "Clotho") else "one caption a clip"
+    )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return CaptionList(f"{name}, {chosen}", tuple(items.values())[:limit], spellings, digest)
 
@@ -96,6 +98,7 @@ def _named(item: Captioned, captions: Captions) -> Captioned:
     return item if captions == "all" else Captioned(item.clip, item.clip, item.caption, item.fields)
 
 
+_Rows = Iterator[tuple[int, dict[str, Any]]]
 _Form = tuple[str, tuple[str, ...], Iterator[Captioned]]
 
 
@@ -109,10 +112,18 @@ def _form(path: Path) -> _Form:
             return "Clotho", ("{stem}", "{written_out}"), _clotho(path)
         return path.stem, ("{clip}",), _plain(path, csv_rows(path))
     if _holds_data(path):
-        return "AudioCaps (AudioLDM's list)", ("{stem}", "{id}"), _located(path, json_rows(path, "data"), "wav", "caption")
+        return (
+            "AudioCaps (AudioLDM's list)",
+            ("{stem}", "{id}"),
+            _located(path, json_rows(path, "data"), "wav", "caption"),
+        )
     _, first = next(json_rows(path), (0, {}))
     if {"location", "captions"} <= first.keys():
-        return "AudioCaps (Tango's list)", ("{stem}", "Y{id}", "{id}"), _located(path, json_rows(path), "location", "captions")
+        return (
+            "AudioCaps (Tango's list)",
+            ("{stem}", "Y{id}", "{id}"),
+            _located(path, json_rows(path), "location", "captions"),
+        )
     return path.stem, ("{clip}",), _plain(path, json_rows(path))
 
 
@@ -126,8 +137,8 @@ def _holds_data(path: Path) -> bool:
 
 def _audiocaps(path: Path) -> Iterator[Captioned]:
     for number, row in csv_rows(path, audiocaps.COLUMNS):
-        video = row["youtube_id"]
-        fields = {"id": video, "caption_id": row["audiocap_id"], **audiocaps.times_of(row["start_time"], path, number)}
+        video, times = row["youtube_id"], audiocaps.times_of(row["start_time"], path, number)
+        fields: dict[str, str | int] = {"id": video, "caption_id": row["audiocap_id"], **times}
         yield Captioned(row["audiocap_id"], f"Y{video}", row["caption"], fields)
 
 
@@ -139,7 +150,7 @@ def _clotho(path: Path) -> Iterator[Captioned]:
             yield Captioned(f"{stem}_{index}", stem, row[column], fields)
 
 
-def _located(path: Path, rows: Iterator[tuple[int, dict[str, object]]], place: str, caption: str) -> Iterator[Captioned]:
+def _located(path: Path, rows: _Rows, place: str, caption: str) -> Iterator[Captioned]:
     """Rows that name the recording's file: `Y<youtube id>.wav` or `<youtube id>_<start>.wav`."""
     for number, row in rows:
         stem = PurePosixPath(text_field(row, place, path, number)).stem
@@ -148,7 +159,7 @@ def _located(path: Path, rows: Iterator[tuple[int, dict[str, object]]], place: s
         yield Captioned(clip, clip, text_field(row, caption, path, number), {"stem": stem, "id": video})
 
 
-def _plain(path: Path, rows: Iterator[tuple[int, dict[str, object]]]) -> Iterator[Captioned]:
+def _plain(path: Path, rows: _Rows) -> Iterator[Captioned]:
     for number, row in rows:
         key = next((key for key in ("id", "name") if key in row), "id")
         name = text_field(row, key, path, number).removesuffix(".wav")

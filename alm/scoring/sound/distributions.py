@@ -30,7 +30,8 @@ def _moments(rows: Matrix) -> tuple[Matrix, Matrix]:
     """Mean `(D,)`, and R of the covariance RᵀR."""
     wide = np.asarray(rows, dtype=np.float64)
     mean = wide.mean(0)
-    return mean, np.linalg.qr((wide - mean) / (len(wide) - 1) ** 0.5, mode="r")
+    root: Matrix = np.linalg.qr((wide - mean) / (len(wide) - 1) ** 0.5, mode="r")  # type: ignore[assignment]
+    return mean, root
 
 
 def frechet_estimate(first: Matrix, second: Matrix, confidence: float = 0.95, seed: int = 0) -> Estimate:
