@@ -60,7 +60,7 @@ class TextToAudioArguments:
     dry_run: bool = option(False, "print the plan and stop; loads no model")
     codec: str | None = option(None, "codec instead of the one saved with the checkpoint; its fingerprint must agree")
     device: str = option("cpu", "cpu, cuda, …")
-    batch_size: int = option(8, "sounds made together; does not change them")
+    batch_size: int = option(8, "sounds made together; changes them by rounding at most")
     temperature: float = option(0.8, "0: greedy")
     top_k: int = option(0, "0: all")
     top_p: float = option(0.95, "1: all")
