@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alm.arguments import parse_with_trainer_arguments, run_main
-from alm.training.language_model import DEFAULTS, LanguageModelArguments, LanguageModelRun, trainer_arguments
+from alm.training.arguments import DEFAULTS, LanguageModelArguments, trainer_arguments
+from alm.training.language_model import LanguageModelRun
 
 if TYPE_CHECKING:
     from alm.training.data import DataSet
@@ -52,7 +53,7 @@ class UnderstandingArguments(LanguageModelArguments):
         for name in ("musicqa", "clothoaqa", "compa_r"):
             if (getattr(self, name) is None) != (getattr(self, f"{name}_audio") is None):
                 raise ValueError(f"--{name} and --{name}_audio go together")
-        if not (self.musicqa or self.clothoaqa or self.compa_r):
+        if not (self.musicqa or self.clothoaqa or self.compa_r or self.machine):
             raise ValueError("name at least one data set: --musicqa, --clothoaqa or --compa_r, each with its _audio")
 
     @property

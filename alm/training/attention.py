@@ -9,10 +9,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, PreTrainedModel
+from transformers.utils import is_flash_attn_2_available
 
 NAME = "sdpa_by_document"
 
 
+# compiled, it would be compiled anew for every row's lengths
+@torch.compiler.disable
 def attention_by_document(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -50,3 +53,18 @@ def use_attention_by_document(model: PreTrainedModel) -> None:
     """Switch a model to it. Only in memory: a saved config does not name it."""
     AttentionInterface.register(NAME, attention_by_document)
     model.set_attn_implementation(NAME)
+
+
+def use_attention(model: PreTrainedModel, name: str, use_cpu: bool) -> None:
+    """Switch a model to the attention `name` for training on packed rows.
+
+    `auto` is flash-attention 2 where it is installed and the device is an NVIDIA GPU, else `by_document`; any other name is Transformers'.
+    Flex attention is not chosen: it compiles for every new shape, and has no gradient on a CPU.
+    """
+    if name == "auto":
+        flash = torch.cuda.is_available() and not use_cpu and is_flash_attn_2_available()
+        name = "flash_attention_2" if flash else "by_document"
+    if name == "by_document":
+        use_attention_by_document(model)
+    else:
+        model.set_attn_implementation(name)

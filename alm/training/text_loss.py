@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from alm.data.example import DataError
+from alm.data.tokens_files import write_atomic
 from alm.encoding import IGNORED
 from alm.processing import AudioLanguageProcessor
 from alm.training.held_out_text import HeldOutText, Row
@@ -104,7 +105,7 @@ class TextLoss(TrainerCallback):
         found = text_loss(self.trainer.model_wrapped, self.text, self.text_rows, self.trainer.accelerator)
         self.found[when] = found
         if self.trainer.is_world_process_zero():
-            self.path.write_text(json.dumps(self.found) + "\n", encoding="utf-8")
+            write_atomic(self.path, (json.dumps(self.found) + "\n").encode())
         due = control.should_log
         # not the trainer's own: it would give out, and begin anew, the averages of the steps
         Trainer.log(self.trainer, {f"text_{name}": value for name, value in found.items()})

@@ -112,7 +112,9 @@ def test_a_users_control_token_is_no_control_token(processor: Any) -> None:
 @pytest.fixture(scope="module")
 def preferred(main: Any, workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dpo")
-    main(dpo(workshop, folder, "--max_steps", "20", "--save_steps", "8"))
+    (folder / "text.txt").write_text("Is it loud?")
+    text = ["--text_loss", str(folder / "text.txt")]
+    main(dpo(workshop, folder, "--max_steps", "20", "--save_steps", "8", *text))
     return folder / "dpo"
 
 
@@ -126,6 +128,10 @@ def test_dpo_raises_the_margin_on_held_out_pairs(preferred: Path, workshop: Any)
     load_checkpoint(preferred)
     load_checkpoint(preferred / "checkpoint-8")
     assert not (preferred / "sequences").exists()
+    lines = [line for line in log(preferred) if "text_loss" in line]
+    measured = [manifest["text_loss"][when]["loss"] for when in ("before", "after")]
+    assert [(line["step"], line["text_loss"]) for line in lines] == list(zip((0, 20), measured, strict=True))
+    assert measured[0] != measured[1]
 
 
 def margin(trained: Path, first: Path, rows: Any, beta: float = 0.1) -> float:

@@ -1,4 +1,4 @@
-"""`recipes/sft_understanding.py` through its own `main()`, and once for real on two processes."""
+"""`recipes/sft_understanding.py` through its own `main()`, and for real."""
 
 import json
 import os
@@ -76,6 +76,16 @@ def test_it_learns_and_ends_as_a_complete_checkpoint(workshop: Any, trained: Pat
     load_checkpoint(trained / "checkpoint-10")
 
 
+def test_an_epoch_is_a_pass_over_the_data(main: Any, workshop: Any, tmp_path: Path, capsys: Any) -> None:
+    epochs = ["--max_steps", "-1", "--num_train_epochs", "2", "--save_strategy", "epoch", "--logging_strategy", "epoch"]
+    main(arguments(workshop, tmp_path / "lm", *epochs))
+    packed = re.search(r"packed +(\d+) rows", capsys.readouterr().out)
+    assert packed is not None
+    steps = [int(packed[1]), 2 * int(packed[1])]  # of one row each
+    assert {path.name for path in (tmp_path / "lm").glob("checkpoint-*")} == {f"checkpoint-{step}" for step in steps}
+    assert [line["step"] for line in log(tmp_path / "lm") if "loss" in line] == steps
+
+
 def interrupted(trained: Path, output: Path, step: int) -> Path:
     """The folder as a kill between `step` and the next checkpoint leaves it."""
     output.mkdir()
@@ -124,6 +134,23 @@ def test_lora_learns_and_ends_as_a_complete_checkpoint(workshop: Any, adapted: P
     load_checkpoint(adapted / "checkpoint-6")
 
 
+def test_lora_on_a_base_in_4_bits_leaves_the_base_whole(main: Any, workshop: Any, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    main(arguments(workshop, tmp_path / "lm", "--quantize_base", *LORA))
+    losses = [line["loss"] for line in log(tmp_path / "lm") if "loss" in line]
+    assert len(losses) == 8 and losses[-1] < losses[0] - 0.3
+    base, merged = weights(workshop.model), weights(tmp_path / "lm")
+    adapter = load_file(tmp_path / "lm" / "adapter" / "adapter_model.safetensors")
+    assert base.keys() == merged.keys() and {value.dtype for value in adapter.values()} == {torch.float32}
+    layer = "model.layers.0.self_attn.q_proj"
+    down, up = (adapter[f"base_model.model.{layer}.lora_{name}.weight"] for name in "AB")
+    update = merged[f"{layer}.weight"] - base[f"{layer}.weight"]  # of the base as it was, not as 4 bits hold it
+    torch.testing.assert_close(update, 2 * up @ down, atol=1e-6, rtol=1e-4)
+    manifest = json.loads((tmp_path / "lm" / "manifest.json").read_text())
+    count = sum(value.numel() for value in adapter.values())
+    assert manifest["parameters"] == {"total": sum(v.numel() for v in base.values()) + count, "trained": count}
+
+
 @pytest.mark.parametrize("step", [3, 8])
 def test_lora_goes_on_to_the_same_weights(main: Any, workshop: Any, adapted: Path, tmp_path: Path, step: int) -> None:
     output = interrupted(adapted, tmp_path / "lm", step)
@@ -168,7 +195,7 @@ def test_dry_run_and_preview_write_nothing(
     out = capsys.readouterr().out
     assert "musicqa        12 rows, 12 examples; dropped: none" in out
     assert "12 of 24 examples; 0 too long, 0 without tokens" in out  # two and two questions about each of six clips
-    assert "10,000 steps" in out and "1 rows × 256 tokens" in out and "float32 on 1 × cpu" in out and "GiB" in out
+    assert "10,000 steps" in out and " rows × 256 tokens (" in out and "float32 on 1 × CPU" in out and "GiB" in out
     assert "parameters: full fine-tuning" in out
     main(arguments(workshop, tmp_path / "lm", "--dry_run", "--lora_rank", "4"))
     assert "parameters: LoRA of rank 4 and the new rows" in capsys.readouterr().out

@@ -144,6 +144,17 @@ def test_training_learns_logs_and_saves(language_model: LoadedCheckpoint, tmp_pa
     assert language_model.model.config._attn_implementation == "sdpa"
 
 
+@pytest.mark.slow
+def test_compiled_steps_are_the_plain_ones(make_language_model: Any, tmp_path: Path) -> None:
+    """Captured and differentiated by PyTorch's compiler; its last stage, which needs a C++ compiler and minutes, is in docs/log.md."""
+    losses = []
+    for options in ({}, {"torch_compile": True, "torch_compile_backend": "aot_eager"}):
+        trainer = trainer_of(make_language_model(), tmp_path, **options)
+        trainer.train()
+        losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
 def test_configuration(tmp_path: Path) -> None:
     assert config(tmp_path).bf16 is torch.cuda.is_available() or not torch.cuda.is_bf16_supported()
     for wrong in ({"packing": False}, {"packing_strategy": "wrapped"}, {"max_length": None}):
