@@ -88,7 +88,7 @@ def labelled(folder: Path) -> list[dict[str, Any]]:
 
     events, backgrounds = ({text: name for name, text in table.items()} for table in (EVENT_PHRASES, TEXTURE_PHRASES))
     clips = []
-    for example in read_source(Source("audiocaps", str(folder), {"audio": str(folder / "audio")}), ReadReport()):
+    for example in read_source(Source("audiocaps", str(folder), {"audio": str(folder / "audio")}), ReadReport("audiocaps")):
         (audio,), (text,) = (message["content"] for message in example.messages)
         found = re.match(r"([A-Z][^.]+)\. (?:In the background ([^.]+)\.)?", text["text"])
         event = found and events.get(found[1][0].lower() + found[1][1:])
@@ -106,7 +106,7 @@ def features(waveform: Any, rate: int) -> Any:
     from codec.mel import MelSpec, log_mel
 
     mel = log_mel(torch.as_tensor(waveform, dtype=torch.float32)[None], MelSpec(sampling_rate=rate))[0]
-    return torch.cat([mel.mean(-1), mel.std(-1), mel.diff(dim=-1).abs().mean(-1)]).numpy()
+    return torch.cat([mel.mean(0), mel.std(0), mel.diff(dim=0).abs().mean(0)]).numpy()
 
 
 def classifier(rows: Any, labels: list[str]) -> Any:

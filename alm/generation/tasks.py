@@ -163,14 +163,15 @@ def generate_audio(
     max_seconds: float = 30.0,
     sampling: Sampling = SPEECH_SAMPLING,
     guidance_scale: float = 1.0,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     batch_size: int = 8,
     sliced: bool = True,
 ) -> list[Sound]:
     """Audio that answers conversations: one span of `min_seconds` to `max_seconds` each, decoded.
 
     `guidance_scale` above 1 pushes away from what the model would make of the `unconditional` conversation; `sliced` as in
-    `alm.generation.decoding`. Raises `LengthError` where a prompt leaves no room for `max_seconds`, and as `require_waveforms`.
+    `alm.generation.decoding`; several `seed`s are each request's own. Raises `LengthError` where a prompt leaves no room for
+    `max_seconds`, and as `require_waveforms`.
     """
     require_waveforms(processor)
     grammar = span_grammar(processor, min_seconds, max_seconds)
@@ -228,11 +229,12 @@ def _in_batches(
     prompts: Sequence[Sequence[int]],
     batch_size: int,
     run: Callable[[Sequence[Sequence[int]], Sequence[int]], list[Result]],
-    seed: int,
+    seed: int | Sequence[int],
 ) -> Iterator[Result]:
+    seeds = range(seed, seed + len(prompts)) if isinstance(seed, int) else seed
     for start in range(0, len(prompts), batch_size):
-        some = prompts[start : start + batch_size]
-        yield from run(some, range(seed + start, seed + start + len(some)))
+        some = slice(start, start + batch_size)
+        yield from run(prompts[some], seeds[some])
 
 
 def _item(audio: Audio) -> Content:

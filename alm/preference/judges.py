@@ -8,9 +8,9 @@ from alm.generation.grammar import AudioGrammar
 from alm.generation.tasks import require_waveforms, span_grammar
 from alm.preference import rewards
 from alm.preference.arguments import PreferenceArguments
-from alm.preference.clap import find_clap, load_clap
 from alm.preference.questions import TEXT
 from alm.processing import AudioLanguageProcessor
+from alm.scoring.sound.clap import find_clap, load_clap
 from alm.scoring.speech import recognition
 from alm.scoring.speech.words import word_counter
 
@@ -67,7 +67,8 @@ def _words(name: str, processor: AudioLanguageProcessor, device: str) -> tuple[A
 
 def _clap(name: str, processor: AudioLanguageProcessor, device: str) -> tuple[Any, str]:
     found = find_clap(name)
-    return rewards.CaptionSimilarity(processor, *load_clap(found, device)), found.label
+    clap = load_clap(found, device)
+    return rewards.CaptionSimilarity(processor, clap.similarity, clap.sampling_rate), found.label
 
 
 def _require_waveforms(processor: AudioLanguageProcessor) -> None:

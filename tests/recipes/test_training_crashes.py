@@ -1,6 +1,6 @@
 """A training recipe killed for real, out of room, or told to stop: what is left, and where the same command then ends.
 
-`benchmarks/training_kills.py` does the same at many random moments.
+`benchmarks/training_kills.py` kills at many random moments.
 """
 
 import json
@@ -22,6 +22,7 @@ FLAGS = ["--learning_rate", "5e-3", "--max_length", "256", "--per_device_train_b
 FLAGS += ["--gradient_checkpointing", "false", "--disable_tqdm", "true", "--dataloader_drop_last", "true"]
 # entries of the log and checkpoints do not fall together, so that sums of the log have to survive
 FLAGS += ["--max_steps", "10", "--save_steps", "2", "--logging_steps", "3", "--save_total_limit", "2"]
+contents = runpy.run_path(str(ROOT / "benchmarks" / "training_kills.py"))["contents"]
 CHILD = """
 import os, resource, runpy, signal, sys, torch
 for stream in (1, 2):
@@ -76,16 +77,6 @@ def run(tmp_path: Path, argv: list[str], before: str = "") -> tuple[int, str]:
 def arguments(workshop: Any, output: Path, *more: str) -> list[str]:
     fixed = ["--model", str(workshop.model), "--tokens", str(workshop.tokens), "--output_dir", str(output)]
     return [*fixed, *workshop.data(), *FLAGS, *more]
-
-
-def contents(output: Path) -> dict[str, bytes]:
-    """Every file but those that hold times, with the log without them."""
-    timed = ("manifest.json", "training_args.bin", "trainer_state.json", "training_log.jsonl")
-    files = {path for path in output.rglob("*") if path.is_file() and path.name not in timed}
-    found = {str(path.relative_to(output)): path.read_bytes() for path in files}
-    lines = [json.loads(line) for line in (output / "training_log.jsonl").read_text().splitlines()]
-    kept = [{key: line[key] for key in line if key != "seconds"} for line in lines if "train_runtime" not in line]
-    return {**found, "log": json.dumps(kept).encode()}
 
 
 def left(output: Path) -> set[str]:

@@ -35,7 +35,7 @@ def similarity(score: str, embed: Callable[[Tensor], Tensor]) -> Measure:
     @torch.inference_mode()
     def measure(reference: Waveform | None, made: Waveform) -> Values:
         assert reference is not None
-        if len(reference) < MIN_SAMPLES or not reference.any() or not made.any():
+        if min(len(reference), len(made)) < MIN_SAMPLES or not reference.any() or not made.any():
             return {score: float("nan")}
         first, second = (embed(torch.from_numpy(clip.copy())[None]).flatten() for clip in (reference, made))
         return {score: float(F.cosine_similarity(first, second, dim=0))}

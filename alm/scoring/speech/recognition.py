@@ -1,4 +1,4 @@
-"""Speech recognisers by name, for word error rates: models of Transformers, and Whisper in CTranslate2's form through faster-whisper."""
+"""Speech recognisers by name, for word error rates: Transformers' models, Whisper in CTranslate2's form, Paraformer, PocketSphinx."""
 
 import hashlib
 import importlib
@@ -10,6 +10,7 @@ from alm.scoring.sound.base import Found, MetricUnavailable, Waveform, local, pa
 
 SAMPLING_RATE = 16_000
 DEFAULT = "openai/whisper-large-v3"
+PARAFORMER, POCKETSPHINX = "funasr/paraformer-zh", "pocketsphinx"
 MIN_SAMPLES = 400
 """One window of Whisper's features; shorter clips are heard as silence."""
 
@@ -27,18 +28,24 @@ class Recogniser:
 
 
 def find_recogniser(name: str = DEFAULT) -> Found:
-    """Where a recogniser is, without loading or downloading anything: a folder, or a Hub id in the local cache.
+    """Where a recogniser is, without loading or downloading anything: a folder, a Hub id in the local cache, or `pocketsphinx`.
 
     Raises `MetricUnavailable` with the way to get it.
     """
+    if name == POCKETSPHINX:
+        return Found(package("pocketsphinx", "'pocketsphinx>=5.1' (the extra `sphinx`)")(None).label)
     if (folder := Path(name)).is_dir():
-        if not is_ctranslate2(folder):
-            return Found(f"{folder.name}, sha256 {_digest(folder)}", folder)
-        package("faster_whisper", "'faster-whisper>=1.2'")(None)
-        return Found(f"faster-whisper {local(folder, 'model.bin').label}", folder)
+        if is_ctranslate2(folder):
+            package("faster_whisper", "'faster-whisper>=1.2'")(None)
+            return Found(f"faster-whisper {local(folder, 'model.bin').label}", folder)
+        if is_funasr(folder):
+            return Found(f"{_funasr_package()}, {local(folder, 'model.pt').label}", folder)
+        return Found(f"{folder.name}, sha256 {_digest(folder)}", folder)
     from huggingface_hub import try_to_load_from_cache
 
-    cached = try_to_load_from_cache(name, "config.json")
+    if name == PARAFORMER:
+        _funasr_package()
+    cached = try_to_load_from_cache(name, "model.pt" if name == PARAFORMER else "config.json")
     if not isinstance(cached, str):
         raise MetricUnavailable(
             f"the recogniser {name} is neither a folder nor in the local Hub cache: hf download {name} (or --asr FOLDER)"
@@ -53,15 +60,29 @@ def _digest(folder: Path) -> str:
 
 
 def load_recogniser(found: Found, device: str = "cpu", language: str = "en") -> Recogniser:
-    """Load what `find_recogniser` found. Multilingual Whispers are told the `language`; others know one."""
-    assert found.path is not None
-    load = _faster_whisper if is_ctranslate2(found.path) else _transformers
+    """Load what `find_recogniser` found. Multilingual Whispers are told the `language`; others know one.
+
+    Raises `MetricUnavailable` where PocketSphinx, which knows English, is to hear another language.
+    """
+    if found.path is None:
+        return Recogniser(found.label, _pocketsphinx(language))
+    forms = ((is_ctranslate2, _faster_whisper), (is_funasr, _funasr))
+    load = next((load for holds, load in forms if holds(found.path)), _transformers)
     return Recogniser(found.label, load(found.path, device, language))
 
 
 def is_ctranslate2(folder: Path) -> bool:
     """Whether a folder holds a model of CTranslate2 rather than of Transformers."""
     return (folder / "model.bin").is_file() and not list(folder.glob("*.safetensors"))
+
+
+def is_funasr(folder: Path) -> bool:
+    """Whether a folder holds a model of FunASR."""
+    return (folder / "model.pt").is_file() and (folder / "config.yaml").is_file()
+
+
+def _funasr_package() -> str:
+    return package("funasr", "'funasr>=1.2' (the extra `zh`)")(None).label
 
 
 def _faster_whisper(folder: Path, device: str, language: str) -> Callable[[Waveform], str]:
@@ -93,5 +114,36 @@ def _transformers(folder: Path, device: str, language: str) -> Callable[[Wavefor
         ids = model.generate(**inputs, do_sample=False, num_beams=1, **options)  # over 30 s by Whisper's own long form
         text: str = processor.batch_decode(ids, skip_special_tokens=True)[0]
         return text
+
+    return hear
+
+
+def _funasr(folder: Path, device: str, language: str) -> Callable[[Waveform], str]:
+    model = importlib.import_module("funasr").AutoModel(
+        model=str(folder), device=device, disable_update=True, disable_pbar=True
+    )
+
+    def hear(waveform: Waveform) -> str:
+        found = model.generate(input=waveform, fs=SAMPLING_RATE, batch_size_s=300)
+        return str(found[0]["text"]) if found else ""
+
+    return hear
+
+
+def _pocketsphinx(language: str) -> Callable[[Waveform], str]:
+    if language != "en":
+        raise MetricUnavailable(f"PocketSphinx' wheel knows English alone, not {language!r}: choose another --asr")
+    from codec.audio import pcm16
+
+    decoder = importlib.import_module("pocketsphinx").Decoder(
+        samprate=SAMPLING_RATE, cmn="batch", loglevel="FATAL"
+    )  # cmn: the mean of each clip itself, and not one that drifts from clip to clip
+
+    def hear(waveform: Waveform) -> str:
+        decoder.start_utt()
+        decoder.process_raw(pcm16(waveform).tobytes(), no_search=False, full_utt=True)
+        decoder.end_utt()
+        found = decoder.hyp()
+        return found.hypstr if found else ""
 
     return hear

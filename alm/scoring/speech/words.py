@@ -25,15 +25,17 @@ class WordErrors(NamedTuple):
     words: int
 
 
-def word_counter() -> Callable[[str, str], WordErrors]:
-    """Counts a hypothesis' errors against a reference, both in the form of Whisper's English normaliser.
+def word_counter(language: str = "en") -> Callable[[str, str], WordErrors]:
+    """Counts a hypothesis' errors against a reference, both in the form of Whisper's normaliser: the English one, or the one of other
+    languages with each character a word, which is how Whisper's authors score Chinese.
 
     A reference that has no words in that form counts every word heard as an error. Raises `MetricUnavailable` without the packages.
     """
     for name in ("jiwer", "whisper_normalizer"):
         package(name, INSTALL)(None)
     jiwer = importlib.import_module("jiwer")
-    normalise = importlib.import_module("whisper_normalizer.english").EnglishTextNormalizer()
+    english, other = (importlib.import_module(f"whisper_normalizer.{name}") for name in ("english", "basic"))
+    normalise = english.EnglishTextNormalizer() if language == "en" else other.BasicTextNormalizer(split_letters=True)
 
     def count(reference: str, heard: str) -> WordErrors:
         said, got = normalise(reference).strip(), normalise(heard).strip()

@@ -1,0 +1,231 @@
+"""Speech synthesis by SEED-TTS-eval: word error rates, speaker similarity, naturalness, stop rate, duration.
+
+    python eval/seed_tts.py --meta seedtts_testset/en/meta.lst --language en --model CHECKPOINT --zero_shot --output runs/seed_en.json
+    python eval/seed_tts.py --meta meta.lst --language zh --audio DIR              (any system's files, DIR/<id>.wav)
+    python eval/seed_tts.py --meta meta.lst --language en --transcripts FILE.json  (what any recogniser has heard)
+
+`wer_macro` is the benchmark's own figure, `wer_pooled` the same rule over all words, `wer_corpus` in Whisper's normal form. What
+cannot be had here is null with the way to get it. The model's sounds lie in NAME.audio/, told by NAME.outputs.jsonl, the figures of each
+in NAME.items.jsonl: --resume goes on from either, also with another recogniser. The recogniser's own errors are the figures of
+`--audio` with the original recordings.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alm.arguments import parse_arguments, run_main
+from alm.data import seed_tts
+from alm.data.example import DataError
+
+
+def option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class SeedTtsArguments:
+    meta: str = field(
+        metadata={"help": "the list of utterances: meta.lst, or a list of its kin (alm/data/seed_tts.py)"}
+    )
+    language: str = field(metadata={"help": "en or zh"})
+    model: str | None = option(None, "checkpoint that speaks: a local folder or a Hub id")
+    audio: str | None = option(None, "folder of any system's files, <id>.wav, to be scored instead")
+    transcripts: str | None = option(
+        None, "what has been heard, to be scored without a recogniser (JSON or CSV); alone, or with --audio"
+    )
+    zero_shot: bool = option(False, "the model speaks each text after the list's prompt; else the text alone")
+    prompts: str | None = option(None, "folder of the list's prompt files, where it is not the list's own")
+    asr: str | None = option(
+        None,
+        "recogniser: a folder (Transformers, CTranslate2, FunASR), a Hub id, or pocketsphinx; default: "
+        "openai/whisper-large-v3 for en, funasr/paraformer-zh for zh",
+    )
+    metrics: list[str] = field(
+        default_factory=lambda: ["sim", "utmos"],
+        metadata={
+            "help": "further figures: sim (with the prompt), utmos; also sim_xvector, sim_ge2e, distillmos, audiobox"
+        },
+    )
+    require: list[str] = field(default_factory=list, metadata={"help": "metrics whose absence is an error"})
+    checkpoints: list[str] = field(
+        default_factory=list, metadata={"help": "METRIC=PATH: a metric's model elsewhere than in its cache"}
+    )
+    allow_missing: bool = option(False, "utterances without a sound are counted, as spoken in silence, and no error")
+    output: str = option("runs/seed_tts.json", "result file")
+    system: str | None = option(None, "name of the system in the result")
+    limit: int | None = option(None, "only the first N utterances")
+    resume: bool = option(False, "take over what an interrupted run of the same model, settings and code has made")
+    dry_run: bool = option(False, "print the plan and stop; loads no model")
+    codec: str | None = option(None, "codec instead of the one saved with the checkpoint; its fingerprint must agree")
+    device: str = option("cpu", "cpu, cuda, …")
+    batch_size: int = option(8, "utterances spoken together; does not change them")
+    temperature: float = option(0.8, "0: greedy")
+    top_k: int = option(0, "0: all")
+    top_p: float = option(0.95, "1: all")
+    min_p: float = option(0.0, "0: all")
+    seed: int = option(0, "each utterance draws by this and its id")
+    min_seconds: float = option(0.2, "shortest sound")
+    max_seconds: float = option(30.0, "longest sound; what reaches it has not stopped")
+
+    def __post_init__(self) -> None:
+        if self.language not in ("en", "zh"):
+            raise ValueError(f"--language is en or zh, got {self.language!r}")
+        if (self.model is None) == (self.audio is None and self.transcripts is None):
+            raise ValueError("give either --model CHECKPOINT, or --audio FOLDER, --transcripts FILE or both of these")
+        if self.zero_shot and not self.model:
+            raise ValueError("--zero_shot needs --model")
+        if self.asr and self.transcripts:
+            raise ValueError("--transcripts are scored as they are; without --asr")
+        for name in ("limit", "batch_size"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"--{name} must be at least 1, got {value}")
+        if bad := [word for word in self.checkpoints if "=" not in word]:
+            raise ValueError(f"--checkpoints takes METRIC=PATH, got {bad[0]}")
+
+    def beside(self, ending: str) -> Path:
+        output = Path(self.output)
+        return output.with_name(output.name.removesuffix(".json") + ending)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.prompts) if self.prompts else Path(self.meta).parent
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(SeedTtsArguments, argv, description=__doc__)
+    data = seed_tts.read(args.meta)
+    items = data.items[: args.limit]
+
+    from alm.scoring.speech.equipment import equip
+
+    checkpoints = dict(word.split("=", 1) for word in args.checkpoints)
+    unheard = (
+        "stored transcripts have no sound: give its files, too (--audio FOLDER)"
+        if not args.model and not args.audio
+        else None
+    )
+    alone = (
+        "the model has not heard the prompts, whose voice it would be compared with: --zero_shot"
+        if args.model and not args.zero_shot
+        else None
+    )
+    equipment = equip(
+        args.language,
+        args.asr,
+        args.metrics,
+        args.require,
+        checkpoints,
+        transcripts=args.transcripts is not None,
+        no_sound=unheard,
+        no_prompt=alone,
+    )
+    if args.dry_run:
+        print(plan(args, items, equipment))
+        return
+
+    from alm.scoring.item_log import ItemLog
+    from alm.scoring.manifest import code_version, environment, resume_key
+    from alm.scoring.results import write_result
+    from alm.scoring.sound.table import render
+    from alm.scoring.speech.listening import listen, require_takes
+    from alm.scoring.speech.summary import build
+
+    takes, source, where = speak(args, items) if args.model else stored(args, items)
+    if not args.allow_missing:
+        require_takes(items, takes, where)
+    key = resume_key(**equipment.labels, language=args.language, code=code_version())
+    with ItemLog(args.beside(".items.jsonl"), key, args.resume, lambda row: row["missing"] is None) as log:
+        rows = listen(items, takes, equipment.load(args.device, args.folder), log, args.allow_missing)
+    unavailable = equipment.unavailable
+    if not args.model:
+        unavailable["stop_rate"] = (
+            "stored sounds do not tell whether their model ended them: it is told of --model alone"
+        )
+    command = ["python", "eval/seed_tts.py", *(sys.argv[1:] if argv is None else argv)]
+    manifest = {
+        "data": Path(args.meta).name,
+        "data_sha256": data.sha256,
+        "limit": args.limit,
+        **source,
+        "metrics": equipment.labels,
+        "heard": "the whole of each utterance, resampled to 16 kHz by soxr HQ",
+        **environment(command),
+    }
+    system = args.system or Path(args.model or args.audio or args.transcripts or "").name
+    result = build(
+        args.language, system, rows, equipment.chosen, unavailable, manifest, args.beside(".items.jsonl").name
+    )
+    write_result(result, args.output)
+    print(render(result))
+    print(f"\nresult: {args.output}; rows of the utterances: {args.beside('.items.jsonl')}")
+
+
+def plan(args: SeedTtsArguments, items: Any, equipment: Any) -> str:
+    lines = [f"{len(items):,} utterances of {args.meta}, {args.language}"]
+    if args.model:
+        prompt = "after the list's prompt" if args.zero_shot else "alone"
+        lines.append(f"model {args.model} on {args.device}, each text {prompt}, to {args.beside('.audio')}")
+    else:
+        lines.append(f"{len(stored(args, items)[0]):,} of them in {args.audio or args.transcripts}")
+    lines += [f"{name:<14} {label}" for name, label in equipment.labels.items()]
+    return "\n".join([*lines, *(f"{name:<14} not available: {why}" for name, why in equipment.unavailable.items())])
+
+
+def stored(args: SeedTtsArguments, items: Any) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Takes of `--audio` and `--transcripts`, what the manifest says of them, and where they are."""
+    import hashlib
+
+    from alm.scoring.speech.listening import find_takes
+    from alm.scoring.speech.transcripts import transcript_takes
+
+    source: dict[str, Any] = {}
+    takes: dict[str, Any] = {}
+    if args.audio:
+        if not Path(args.audio).is_dir():
+            raise DataError(f"--audio {args.audio}: no such folder")
+        takes, source["audio"] = find_takes(items, Path(args.audio)), Path(args.audio).name
+    if args.transcripts:
+        path = Path(args.transcripts)
+        heard = transcript_takes(items, path)
+        takes = (
+            {name: takes[name]._replace(transcript=take.transcript) for name, take in heard.items() if name in takes}
+            if args.audio
+            else heard
+        )
+        source |= {"transcripts": path.name, "transcripts_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return takes, source, " with ".join(filter(None, (args.audio, args.transcripts)))
+
+
+def speak(args: SeedTtsArguments, items: Any) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Takes of `--model`, likewise."""
+    from alm.checkpoint import load_checkpoint
+    from alm.generation.sampling import Sampling
+    from alm.prompts import speech_messages
+    from alm.scoring.item_log import ItemLog
+    from alm.scoring.manifest import code_version, resume_key
+    from alm.scoring.speech.listening import Take
+    from alm.scoring.speech.synthesis import PROMPT_IDS, requests
+    from alm.scoring.synthesis import SynthesisSettings, identity, synthesise
+
+    sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
+    settings = SynthesisSettings(
+        PROMPT_IDS[args.zero_shot], speech_messages(""), sampling, args.min_seconds, args.max_seconds
+    )
+    asked = requests(items, args.folder if args.zero_shot else None, args.seed)
+    checkpoint = load_checkpoint(args.model or "", codec=args.codec, device=args.device)
+    decided_by = identity(checkpoint, settings)
+    folder = args.beside(".audio")
+    key = resume_key(**decided_by, code=code_version())
+    with ItemLog(args.beside(".outputs.jsonl"), key, args.resume) as log:
+        if args.resume:
+            print(f"{len(log.rows)} sounds there, {log.foreign} of another run left aside", file=sys.stderr)
+        rows = synthesise(checkpoint, asked, settings, log, folder, args.batch_size)
+    takes = {name: Take(folder / f"{name}.wav", stopped=row["stopped"]) for name, row in rows.items()}
+    source = {"model": args.model, **decided_by, "seed": args.seed, "batch_size": args.batch_size}
+    return takes, source, str(folder)
+
+
+if __name__ == "__main__":
+    run_main(main)
