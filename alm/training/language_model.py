@@ -98,8 +98,9 @@ class LanguageModelRun:
         from alm.training.run import require_same_contract
 
         args = self.args
-        # frozen weights stay as they are stored where bfloat16 computes anyway; trained ones are float32
-        dtype = None if args.lora_rank and self.layout.half_precision else torch.float32
+        # frozen weights stay as they are stored where bfloat16 computes anyway, finished ones always; trained ones are float32
+        stays = self.layout.half_precision if args.lora_rank else finished is not None
+        dtype = None if stays else torch.float32
         start = args.model if args.lora_rank else finished or args.model
         quantization = four_bits() if args.quantize_base else None
         with whole_models(self.training) if finished else nullcontext():  # what is only saved again needs no shards
