@@ -220,7 +220,8 @@ def test_two_processes_agree(workshop: Any, tmp_path: Path) -> None:
 
     assert both("whole") == [0, 0]
     # of process 1, torch.save writes random states alone
-    assert both("lm", "at(torch, 'save', 2, lambda *_: end())") == [-9, -9]
+    first, second = both("lm", "at(torch, 'save', 2, lambda *_: end())")
+    assert first in (1, -9) and second == -9  # the other one's connection is gone, or it is killed while it waits
     assert left(tmp_path / "lm") == {"checkpoint-2", "checkpoint-4"}
     assert list((tmp_path / "lm" / ".writing").iterdir()) == [tmp_path / "lm" / ".writing" / "checkpoint-4"]
     assert both("lm", "at(sft.SequenceTrainer, 'compute_loss', 3, lambda *_: end(signal.SIGTERM))") == [75, 75]
