@@ -90,7 +90,7 @@ class Run:
     """A recipe at work in processes of its own, which have loaded Python when this is made."""
 
     def __init__(self, recipe: list[str], output: Path, ranks: int) -> None:
-        self.output, self.processes, started = output, [], CONTEXT.Semaphore(0)
+        self.output, self.processes, (begun, beginning) = output, [], CONTEXT.Pipe(duplex=False)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -104,11 +104,11 @@ class Run:
             }
             argv = [*recipe[1:], "--output_dir", str(output), "--use_cpu", "true", "--disable_tqdm", "true"]
             said = f"{output}.said.{rank}"
-            process = CONTEXT.Process(target=work, args=(recipe[0], argv, world if ranks > 1 else {}, said, started))
+            process = CONTEXT.Process(target=work, args=(recipe[0], argv, world if ranks > 1 else {}, said, beginning))
             process.start()
             self.processes.append(process)
         for _ in self.processes:
-            started.acquire()
+            begun.recv()
 
     def is_over(self) -> bool:
         """Whether all processes have ended by themselves."""
@@ -133,7 +133,7 @@ class Run:
                 raise RuntimeError(f"a process ended with {process.exitcode}; {self.output}.said.* has what it said")
 
 
-def work(script: str, argv: list[str], world: dict[str, int], said: str, started: Any) -> None:
+def work(script: str, argv: list[str], world: dict[str, int], said: str, beginning: Any) -> None:
     """A process of a run."""
     for stream in (1, 2):
         os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
@@ -141,7 +141,7 @@ def work(script: str, argv: list[str], world: dict[str, int], said: str, started
     os.environ.update({**environment, **{name: str(value) for name, value in world.items()}})
     sys.argv = [script, *argv]
     recipe = runpy.run_path(script)["main"]
-    started.release()
+    beginning.send(None)
     recipe(argv)
 
 

@@ -112,6 +112,7 @@ def test_killed_in_training_in_saving_in_removing_and_at_the_end(workshop: Any, 
             "at(saving, '_remove', 3, lambda *_: end())",
             {"checkpoint-6", "checkpoint-8", ".writing/checkpoint-4.removed"},
         ),
+        ("at(trl_parts, 'rotate', 1, lambda *_: end())", {"checkpoint-6", "checkpoint-8", "checkpoint-10"}),
         ("at(sft, 'put_contents_in_place', 1, lambda *_: end())", {"checkpoint-8", "checkpoint-10", ".writing/final"}),
     ]:
         code, said = run(tmp_path, arguments(workshop, output), before)
