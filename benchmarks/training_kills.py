@@ -107,6 +107,7 @@ class Run:
             process = CONTEXT.Process(target=work, args=(recipe[0], argv, world if ranks > 1 else {}, said, beginning))
             process.start()
             self.processes.append(process)
+        beginning.close()  # where a process ends before it begins, the next line raises
         for _ in self.processes:
             begun.recv()
 
