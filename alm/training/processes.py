@@ -50,11 +50,16 @@ def launched_precision() -> str:
 
 
 def require_same_precision(config: Any) -> None:
-    """Raise `ValueError` where the launcher would compute otherwise than the trainer's own flags say."""
+    """Raise `ValueError` where the launcher would compute otherwise than the trainer's own flags say, or cannot compute so."""
     if launched_precision() != "no" and not (config.bf16 or config.fp16):
         raise ValueError(
             f"accelerate's mixed_precision is {launched_precision()}, and --bf16 and --fp16 are off: give --mixed_precision no to "
             "accelerate launch, or the flag that fits to the recipe"
+        )
+    if (config.bf16 or config.fp16) and _launched_with("DEEPSPEED") and not torch.accelerator.is_available():
+        raise ValueError(
+            "DeepSpeed on a CPU trains in float32 (Transformers takes bf16 there with --use_cpu alone, which leaves DeepSpeed out): give "
+            "--mixed_precision no to accelerate launch, and no --bf16"
         )
 
 

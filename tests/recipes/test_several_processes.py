@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "sft_understanding.py"
 MACHINES = ROOT / "recipes" / "configs" / "accelerate"
 LAYOUTS = {"weights whole": "eight_gpus.yaml", "ZeRO-2": "zero2.yaml", "ZeRO-3": "zero3.yaml"}
-ROWS = 4
+ROWS = 8
 FLAGS = ["--effective_batch", str(ROWS), "--max_length", "256", "--learning_rate", "5e-3", "--max_steps", "6"]
 FLAGS += ["--max_grad_norm", "0.5", "--warmup_steps", "0", "--logging_steps", "1", "--disable_tqdm", "true"]
 FLAGS += ["--save_steps", "2", "--save_total_limit", "9"]
@@ -99,7 +99,7 @@ def launched(request: Any, workshop: Any, tmp_path_factory: pytest.TempPathFacto
         run("whole", "--samples", clip, "--samples_steps", "3"),
         run("middle", checkpoint=2),
         run("end", checkpoint=6),
-        run("more_rows", "--effective_batch", "8", checkpoint=2),
+        run("more_rows", "--effective_batch", str(2 * ROWS), checkpoint=2),
         run("lora", *LORA),
     ]
     (folder / "runs.json").write_text(json.dumps(runs))
@@ -163,7 +163,7 @@ def test_a_plan_is_printed_once(launched: Launched, alone: Path) -> None:
 
 
 def test_another_number_of_rows_a_step_is_refused(launched: Launched) -> None:
-    assert "was trained with 4 rows a step" in launched.printed
+    assert f"was trained with {ROWS} rows a step" in launched.printed
     assert not (launched.folder / "more_rows" / "manifest.json").exists()
 
 
@@ -173,7 +173,7 @@ def test_another_number_of_processes(launched: Launched, main: Any, workshop: An
     shutil.copytree(whole / "checkpoint-2", output / "checkpoint-2")
     shutil.copy(whole / "training_log.jsonl", output)
     if launched.layout.startswith("ZeRO"):
-        with pytest.raises(DataError, match=rf"2 processes, {launched.layout}, this command has 4 rows"):
+        with pytest.raises(DataError, match=rf"2 processes, {launched.layout}, this command has {ROWS} rows"):
             main(arguments(workshop, output, ROWS))
         return
     main(arguments(workshop, output, ROWS))

@@ -34,6 +34,14 @@ def test_without_an_accelerator_the_cpu_is_chosen(tmp_path: Path) -> None:
     assert made.use_cpu and made.world_size == 1 and not made.bf16
 
 
+@NO_ACCELERATOR
+def test_deepspeed_on_a_cpu_is_float32(launcher: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    launcher.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    launcher.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(ValueError, match="DeepSpeed on a CPU trains in float32"):
+        config(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("told", "options", "message"),
     [

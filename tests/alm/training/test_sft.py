@@ -72,10 +72,12 @@ def gradient(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
+@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_loss_and_gradients_equal_plain_cross_entropy_and_trl(
-    language_model: LoadedCheckpoint, tmp_path: Path, checkpointing: bool
+    make_language_model: Any, tmp_path: Path, tied: bool, checkpointing: bool
 ) -> None:
+    language_model: LoadedCheckpoint = make_language_model(tied=tied)
     model = language_model.model
     pairs = [(torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])) for row in documents()]
     losses = [
