@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGES = ("entangle-alm", "torch", "transformers", "tokenizers", "numpy", "soundfile", "soxr")
-CODE = ("alm", "alm/data", "alm/scoring", "alm/scoring/sound", "codec", "codec/baselines")
+CODE = (
+    *("alm", "alm/data", "alm/generation", "alm/scoring", "alm/scoring/sound", "alm/scoring/systems"),
+    *("codec", "codec/baselines"),
+)
 
 
 def resume_key(**parts: Any) -> str:
