@@ -51,7 +51,9 @@ def test_a_clip_is_encoded_once(tiny: LoadedCheckpoint, clips: list[Path]) -> No
 
 def test_the_end_of_turn_belongs_to_a_closed_choice_only(tiny: LoadedCheckpoint) -> None:
     system = CheckpointSystem(*tiny)
-    closed, open_ = system.score([Request("Which?", None, ("a dog",)), Request("Which?", None, ("a dog",), closed=False)])
+    closed, open_ = system.score(
+        [Request("Which?", None, ("a dog",)), Request("Which?", None, ("a dog",), closed=False)]
+    )
     assert isinstance(closed, ChoiceScores) and isinstance(open_, ChoiceScores)
     assert closed.tokens[0] == open_.tokens[0] + 1 and closed.sums[0] < open_.sums[0]
 
@@ -65,7 +67,7 @@ def test_what_cannot_be_answered_is_refused_with_the_reason(tiny: LoadedCheckpoi
         assert kinds == [False, True, False] and clips[1].name in replies[1].reason
     (full,) = system.answer([Request("Which?")], tiny.processor.max_length or 0)
     assert isinstance(full, Refused) and "--max_new_tokens" in full.reason
-    (full,) = system.score([Request("Which?", None, ("dog " * 600,))])
+    (full,) = system.score([Request("Which?", None, ("dog " * 1200,))])
     assert isinstance(full, Refused)
 
 
