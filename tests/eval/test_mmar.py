@@ -114,8 +114,11 @@ def test_a_model_is_scored_and_the_table_printed(
     table = capsys.readouterr().out
     result = read(output)
     assert result["benchmark"] == "MMAR" and result["system"] == "tiny"
-    assert list(result["scores"]) == ["official", "option", "loglikelihood", "loglikelihood_mean"]
-    wanted = {"chance", "constant_position", "longest_choice", "no_audio_official", "no_audio_loglikelihood"}
+    assert list(result["scores"]) == ["official", "option", "loglikelihood", "loglikelihood_mean", "letter"]
+    wanted = {"chance", "constant_position", "longest_choice", "no_audio_official", "shuffled_audio_loglikelihood"} | {
+        "gain_over_shuffled_audio_letter",
+        "gain_over_chance_official",
+    }
     assert wanted <= result["controls"].keys()
     assert list(result["groups"]) == ["modality", "category", "sub_category"]
     assert result["counts"]["missing"] == 0 and {"unparsed", "truncated"} <= result["counts"].keys()
@@ -146,9 +149,9 @@ def test_a_model_is_scored_and_the_table_printed(
 
 def test_limit_and_switches(main: Callable, checkpoint: Path, benchmark: Path, tmp_path: Path) -> None:
     output = tmp_path / "few.json"
-    main(flags(checkpoint, benchmark, output, "--limit", "3", "--no_generation", "--no_control"))
+    main(flags(checkpoint, benchmark, output, "--limit", "3", "--no_generation", "--controls", "none"))
     result = read(output)
-    assert list(result["scores"]) == ["loglikelihood", "loglikelihood_mean"]
+    assert list(result["scores"]) == ["loglikelihood", "loglikelihood_mean", "letter"]
     assert result["counts"]["items"] == 3 and "official" in result["unavailable"]
     assert not any(name.startswith("no_audio") for name in result["controls"])
 
@@ -158,7 +161,7 @@ def test_missing_audio_counts_as_wrong_up_to_the_limit(
 ) -> None:
     (tmp_path / "audio" / "q4.wav").unlink()
     output = tmp_path / "m.json"
-    main(flags(checkpoint, benchmark, output, "--no_generation"))
+    main(flags(checkpoint, benchmark, output, "--no_generation", "--no_letter"))
     assert read(output)["counts"]["missing"] == 1 and read(output)["scores"]["loglikelihood"]["n"] == 10
     assert "q4.wav" in capsys.readouterr().err
     (tmp_path / "audio" / "q5.wav").write_text("text named .wav")

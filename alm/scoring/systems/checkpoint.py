@@ -63,8 +63,11 @@ class CheckpointSystem:
         ]
 
     def _score(self, request: Request, prompt: list[int]) -> ChoiceScores | Refused:
-        choices = self._choice_ids(request)
-        room = self._room(prompt, max(map(len, choices)), "the number of words of its choices")
+        try:
+            choices = self._choice_ids(request)
+        except LengthError as error:  # an answer that alone is longer than the model takes
+            return Refused(str(error))
+        room = self._room(prompt, max(map(len, choices)), "the length of its choices")
         return room or score_choices(self.model, prompt, choices)
 
     def _prompts(self, batch: Sequence[Request]) -> Iterator[list[int] | Refused]:
