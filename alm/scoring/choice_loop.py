@@ -1,4 +1,4 @@
-"""The run of a system over a benchmark of questions: requests batch by batch, answers logged as they come. Needs no torch itself."""
+"""The run of a system over a benchmark of questions: requests batch by batch, answers logged as they come."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,57 +9,16 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from alm.scoring.answers import Answer, Answers, Question, Rule
+from alm.scoring.choice_settings import CONTROLS, NO_AUDIO, LoopSettings
 from alm.scoring.choices import bare_choices
 from alm.scoring.clips import Clips, require_clips
 from alm.scoring.item_log import ItemLog, Row
-from alm.scoring.multiple_choice import LIKELIHOODS, candidates, rotations
+from alm.scoring.multiple_choice import candidates, rotations
 from alm.scoring.prompts import LETTER_PROMPT, PROMPTS
 from alm.scoring.systems.base import ChoiceScorer, Refused, Request, System
 
-NO_AUDIO, SHUFFLED_AUDIO = "no_audio", "shuffled_audio"
-CONTROLS = (NO_AUDIO, SHUFFLED_AUDIO)
 Part = dict[str, Any] | Refused
 """Fields of an `Answer`, or why there are none."""
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """What a run computes. Everything but `batch_size` changes rows and belongs to the resume key.
-
-    `prompt` is a name in `alm.scoring.prompts.PROMPTS`; `controls` are among `CONTROLS`; `cyclic` asks each question with every
-    rotation of its choices.
-    """
-
-    prompt: str = "mmar-authors"
-    generation: bool = True
-    loglikelihood: bool = True
-    letter: bool = True
-    controls: tuple[str, ...] = CONTROLS
-    cyclic: bool = False
-    max_new_tokens: int = 128
-    batch_size: int = 8
-
-    def scores(self, rule: Rule) -> list[str]:
-        """Names of the scores that come of it."""
-        likelihoods = [*LIKELIHOODS] * self.loglikelihood + ["letter"] * self.letter
-        return [*rule.generated] * self.generation + likelihoods
-
-    def decoding(self) -> dict[str, Any]:
-        """For manifest and resume key."""
-        return {
-            "generation": "greedy, cut to the bare answer" if self.generation else None,
-            "max_new_tokens": self.max_new_tokens,
-            "loglikelihood": "sum over the choice and its end of turn, also per token" if self.loglikelihood else None,
-            "letter": f"next token, prompt {LETTER_PROMPT}" if self.letter else None,
-            "controls": list(self.controls),
-            "permutations": "cyclic" if self.cyclic else None,
-        }
-
-    def unavailable(self, rule: Rule) -> dict[str, str]:
-        """Scores that were switched off, and how to have them."""
-        off = [(name, "generation") for name in rule.generated if not self.generation]
-        off += [(name, name) for name in ("loglikelihood", "letter") if not getattr(self, name)]
-        return {name: f"switched off; run again without --no_{flag}" for name, flag in off}
 
 
 class Asked(NamedTuple):
@@ -106,9 +65,13 @@ class ChoiceLoop:
 
     def _rows(self, batch: Sequence[Question]) -> list[Row]:
         heard = [item for item in batch if item.id not in self.problems]
-        replies = dict(zip(heard, self._answers([Asked(item, self.paths[item.id]) for item in heard]), strict=True))
-        answers = {item.id: reply for item, reply in replies.items() if isinstance(reply, Answer)}
-        self.problems |= {i.id: f"question {i.id}: {r.reason}" for i, r in replies.items() if isinstance(r, Refused)}
+        replies = self._answers([Asked(item, self.paths[item.id]) for item in heard])
+        answers: dict[str, Answer] = {}
+        for item, reply in zip(heard, replies, strict=True):
+            if isinstance(reply, Refused):
+                self.problems[item.id] = f"question {item.id}: {reply.reason}"
+            else:
+                answers[item.id] = reply
         turned = self._rotations([item for item in heard if item.id in answers]) if self.settings.cyclic else {}
         controls = {name: self._control(name, batch) for name in self.settings.controls}
         scored = [answers.get(item.id, Answer()) for item in batch]

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from alm.data.example import DataError
 from alm.scoring.answers import Answer, Answers, Question, Rule
-from alm.scoring.choice_loop import CONTROLS, SHUFFLED_AUDIO, ChoiceLoop, LoopSettings
+from alm.scoring.choice_settings import CONTROLS, SHUFFLED_AUDIO, LoopSettings
 from alm.scoring.choices import bare_choices
 from alm.scoring.controls import shuffled_clips
 from alm.scoring.item_log import ItemLog
@@ -219,6 +219,8 @@ def score_system(
 
     Raises `DataError` when more than `--max_missing` of the clips cannot be read.
     """
+    from alm.scoring.choice_loop import ChoiceLoop
+
     settings, rule = settings_of(benchmark, args), benchmark.rule
     unavailable = settings.unavailable(rule)
     if not isinstance(system, ChoiceScorer):

@@ -26,7 +26,7 @@ NAME_WIDTH, COUNT_WIDTH, SCORE_WIDTH, CONTROL_WIDTH = 27, 6, 12, 7
 LABEL_WIDTH = 33
 ALWAYS_SHOWN = ("missing", "unparsed", "truncated")
 """Counts that are printed even when they are zero."""
-GAIN, GAIN_WIDTH, GAIN_SCORES = "gain_over_", 21, ("official", "exact_match", "loglikelihood")
+GAIN, GAIN_WIDTH, GAIN_SCORES = "gain_over_", 22, ("official", "exact_match", "loglikelihood")
 """Controls named `gain_over_CONTROL_SCORE` are printed beside their control, those of at most two of these scores."""
 
 

@@ -9,7 +9,8 @@ from alm.checkpoint import LoadedCheckpoint
 from alm.data.example import DataError
 from alm.data.mmar import MmarItem
 from alm.scoring.answers import Answers
-from alm.scoring.choice_loop import ChoiceLoop, LoopSettings
+from alm.scoring.choice_loop import ChoiceLoop
+from alm.scoring.choice_settings import LoopSettings
 from alm.scoring.clips import inspect_clips
 from alm.scoring.controls import shuffled_clips
 from alm.scoring.item_log import ItemLog, Row
