@@ -129,7 +129,8 @@ FORMS = {  # form of the answer: right of 1,000 in the authors' file, and in a c
     "({letter})": (2, 2),
     "": (0, 0),
     "{all}": (1, None),
-    "{next}": (8, 0),
+    "{next}": (8, None),
+    "({other}) {next}": (None, 0),  # the next choice as the lettered copy has it
     "({other}) {text}": (983, 0),
 }
 
