@@ -88,7 +88,9 @@ def labelled(folder: Path) -> list[dict[str, Any]]:
 
     events, backgrounds = ({text: name for name, text in table.items()} for table in (EVENT_PHRASES, TEXTURE_PHRASES))
     clips = []
-    for example in read_source(Source("audiocaps", str(folder), {"audio": str(folder / "audio")}), ReadReport("audiocaps")):
+    for example in read_source(
+        Source("audiocaps", str(folder), {"audio": str(folder / "audio")}), ReadReport("audiocaps")
+    ):
         (audio,), (text,) = (message["content"] for message in example.messages)
         found = re.match(r"([A-Z][^.]+)\. (?:In the background ([^.]+)\.)?", text["text"])
         event = found and events.get(found[1][0].lower() + found[1][1:])

@@ -10,6 +10,7 @@ them, so that the log's sums have to survive.
 """
 
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -50,19 +51,23 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(args.output)
     output.mkdir(parents=True)
     whole, killed = output / "whole", output / "killed"
-    duration, saving = time_of(Run(recipe, whole, args.ranks))
-    expected = contents(whole)
-    print(f"uninterrupted: {duration:.1f} s, {saving * 1000:.0f} ms a checkpoint, {len(expected)} files", flush=True)
+    run, begun = Run(recipe, whole, args.ranks), time.monotonic()
+    saves = watch_saves(run)
+    run.finish()
+    duration, expected = time.monotonic() - begun, contents(whole)
+    saved = f"{len(saves)} saves of {sum(saves) / len(saves) * 1000:.0f} ms on average"
+    print(f"uninterrupted: {duration:.1f} s, {saved}, {len(expected)} files", flush=True)
     rng, hit, finished = random.Random(args.seed), Counter[str](), 0
     while hit.total() < args.kills:
         before = last_step(killed)
-        run = Run(recipe, killed, args.ranks)
+        run, begun = Run(recipe, killed, args.ranks), time.monotonic()
         if hit.total() % 2:
-            wait_for_saves(run, rng.randint(1, 4))
-            time.sleep(rng.uniform(0, saving))
+            saves = watch_saves(run, rng.randint(2, 5)) or saves
+            time.sleep(rng.uniform(0, saves[-1]))  # by the last one, as the machine may be slower or faster by now
         else:
             time.sleep(rng.uniform(0, duration / 2))
         over = run.kill()
+        duration = min(duration, time.monotonic() - begun) if over else duration
         where = "over before its kill" if over else moment(killed)
         hit.update([] if over else [where])
         print(f"{hit.total():3} {where}; last checkpoint {before} → {last_step(killed)}", flush=True)
@@ -85,7 +90,7 @@ class Run:
     """A recipe at work in processes of its own, which have loaded Python when this is made."""
 
     def __init__(self, recipe: list[str], output: Path, ranks: int) -> None:
-        self.output, self.processes, started = output, [], CONTEXT.Semaphore(0)
+        self.output, self.processes, (begun, beginning) = output, [], CONTEXT.Pipe(duplex=False)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -99,11 +104,12 @@ class Run:
             }
             argv = [*recipe[1:], "--output_dir", str(output), "--use_cpu", "true", "--disable_tqdm", "true"]
             said = f"{output}.said.{rank}"
-            process = CONTEXT.Process(target=work, args=(recipe[0], argv, world if ranks > 1 else {}, said, started))
+            process = CONTEXT.Process(target=work, args=(recipe[0], argv, world if ranks > 1 else {}, said, beginning))
             process.start()
             self.processes.append(process)
+        beginning.close()  # where a process ends before it begins, the next line raises
         for _ in self.processes:
-            started.acquire()
+            begun.recv()
 
     def is_over(self) -> bool:
         """Whether all processes have ended by themselves."""
@@ -128,7 +134,7 @@ class Run:
                 raise RuntimeError(f"a process ended with {process.exitcode}; {self.output}.said.* has what it said")
 
 
-def work(script: str, argv: list[str], world: dict[str, int], said: str, started: Any) -> None:
+def work(script: str, argv: list[str], world: dict[str, int], said: str, beginning: Any) -> None:
     """A process of a run."""
     for stream in (1, 2):
         os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
@@ -136,30 +142,25 @@ def work(script: str, argv: list[str], world: dict[str, int], said: str, started
     os.environ.update({**environment, **{name: str(value) for name, value in world.items()}})
     sys.argv = [script, *argv]
     recipe = runpy.run_path(script)["main"]
-    started.release()
+    beginning.send(None)
     recipe(argv)
 
 
-def time_of(run: Run) -> tuple[float, float]:
-    """Seconds of a run, and those in which a checkpoint was being written, on average."""
-    begun, inside, saves = time.monotonic(), 0.0, 0
+def watch_saves(run: Run, number: float = math.inf) -> list[float]:
+    """Seconds of each save before the one of that number, which has just begun when this returns; of all, where the run ends before."""
+    seconds: list[float] = []
+    since = None
     while not run.is_over():
-        if being_written(run.output):
+        writing = bool(being_written(run.output))
+        if writing and since is None:
             since = time.monotonic()
-            while being_written(run.output) and not run.is_over():
-                time.sleep(0.0005)
-            inside, saves = inside + time.monotonic() - since, saves + 1
+            if len(seconds) + 1 >= number:
+                break
+        elif not writing and since is not None:
+            seconds.append(time.monotonic() - since)
+            since = None
         time.sleep(0.0005)
-    run.finish()
-    return time.monotonic() - begun, inside / max(saves, 1)
-
-
-def wait_for_saves(run: Run, number: int) -> None:
-    """Until that many checkpoints have begun to be written, or the end."""
-    seen: set[str] = set()
-    while len(seen) < number and not run.is_over():
-        seen |= being_written(run.output)
-        time.sleep(0.0005)
+    return seconds
 
 
 def being_written(output: Path) -> set[str]:

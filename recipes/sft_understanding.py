@@ -6,6 +6,7 @@
         --compa_r DATA/compa_r_train.json --compa_r_audio DATA
 
 Any subset of the data sets will do; --model is the output of recipes/extend_vocabulary.py, --tokens of recipes/tokenize_corpus.py.
+--replay FILE adds a share of text alone, --text_loss FILE measures held-out text before and after.
 An interrupted run goes on from its last checkpoint when the same command is given again. OUTPUT_DIR ends as a complete checkpoint.
 With --lora_rank 32 low-rank updates and the rows of the new tokens are trained; OUTPUT_DIR ends as a complete, merged checkpoint all the
 same, with the adapter in OUTPUT_DIR/adapter.

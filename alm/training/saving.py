@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -76,12 +76,15 @@ def discard(folder: Path) -> None:
     _remove(away)
 
 
-def rotate(output: Path, limit: int | None, keep: Collection[Path]) -> None:
-    """Remove the earliest checkpoints beyond `limit` (None or 0: keep all), never those of `keep`; others first became whole."""
-    if not limit or limit < 0:
-        return
+def rotate(output: Path, limit: int | None, newest: Path | None = None) -> None:
+    """Remove the earliest checkpoints beyond `limit` (None, 0: keep all), never the `newest` (default: the last) nor the best it names."""
     found = checkpoints(output)
-    spare = [folder for folder in found if folder not in keep]
+    if not found or not limit or limit < 0:
+        return
+    newest = newest or found[-1]
+    best = json.loads((newest / STATE).read_text(encoding="utf-8")).get("best_model_checkpoint")
+    keep = {newest.name, Path(best or newest).name}
+    spare = [folder for folder in found if folder.name not in keep]
     for folder in spare[: max(0, len(found) - limit)]:
         discard(folder)
 

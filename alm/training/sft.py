@@ -25,7 +25,7 @@ from alm.processing import AudioLanguageProcessor
 from alm.training.attention import use_attention
 from alm.training.cross_entropy import cross_entropy_in_place
 from alm.training.run import ADAPTER, TRAINING_LOG, drop_later
-from alm.training.saving import ASIDE, put_contents_in_place, writing
+from alm.training.saving import ASIDE, put_contents_in_place, rotate, writing
 from alm.training.stopping import StopAtSignal
 from alm.training.trl_parts import CompleteCheckpoints, fit_device
 
@@ -199,6 +199,9 @@ def save_final(trainer: Any) -> None:
             trainer.save_model(str(new), _internal_call=True)
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
+            rotate(
+                output, trainer.args.save_total_limit
+            )  # a run that was killed between its last save and this did not
             _put_final_in_place(new, output)
         trainer.accelerator.wait_for_everyone()
     if trainer.args.push_to_hub:

@@ -89,8 +89,10 @@ def _usual(source: Source, usual: Mapping[str, tuple[str, ...]]) -> tuple[str, .
 
 def _data_set(source: Source, task: str, weight: float | None, max_missing: float, guard: LeakGuard | None) -> DataSet:
     paths = [source.path, *(str(value) for value in source.options.values())]
+    # any number of folders may be given: which one is meant is told by its own name
+    name = f"{source.name} {Path(source.path).stem}" if source.name == "folder" else source.name
     return DataSet(
-        source.name,
+        name,
         partial(_read, source, max_missing=max_missing, guard=guard),
         inputs=[str(source), guard and list(guard.listed)],
         files=tuple(path for path in paths if Path(path).is_file()),

@@ -98,9 +98,7 @@ class CompleteCheckpoints:
             ranks.wait_for_everyone()
             if ranks.is_main_process:
                 put_in_place(output / ASIDE / place.name, place)
-                rotate(
-                    output, trainer.args.save_total_limit, [place, Path(trainer.state.best_model_checkpoint or place)]
-                )
+                rotate(output, trainer.args.save_total_limit, place)
             ranks.wait_for_everyone()
             if ranks.is_local_main_process and not place.exists():  # nodes that do not share the folder
                 put_in_place(output / ASIDE / place.name, place)

@@ -271,7 +271,7 @@ def test_two_processes_equal_one_with_twice_the_batch(main: Any, workshop: Any, 
         [*command, *arguments(workshop, tmp_path / "two", *steps)], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "float32 on 2 × cpu" in done.stdout  # two of the obvious ways to start two processes silently start one
+    assert "float32 on 2 × CPU" in done.stdout  # two of the obvious ways to start two processes silently start one
     losses = [[line for line in log(tmp_path / name) if "text_loss" in line] for name in ("one", "two")]
     assert len(losses[0]) == 2 and losses[0][0]["text_loss"] > losses[0][1]["text_loss"]
     for a, b in zip(*losses, strict=True):

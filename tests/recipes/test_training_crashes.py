@@ -112,6 +112,7 @@ def test_killed_in_training_in_saving_in_removing_and_at_the_end(workshop: Any, 
             "at(saving, '_remove', 3, lambda *_: end())",
             {"checkpoint-6", "checkpoint-8", ".writing/checkpoint-4.removed"},
         ),
+        ("at(trl_parts, 'rotate', 1, lambda *_: end())", {"checkpoint-6", "checkpoint-8", "checkpoint-10"}),
         ("at(sft, 'put_contents_in_place', 1, lambda *_: end())", {"checkpoint-8", "checkpoint-10", ".writing/final"}),
     ]:
         code, said = run(tmp_path, arguments(workshop, output), before)
@@ -220,7 +221,8 @@ def test_two_processes_agree(workshop: Any, tmp_path: Path) -> None:
 
     assert both("whole") == [0, 0]
     # of process 1, torch.save writes random states alone
-    assert both("lm", "at(torch, 'save', 2, lambda *_: end())") == [-9, -9]
+    first, second = both("lm", "at(torch, 'save', 2, lambda *_: end())")
+    assert first in (1, -9) and second == -9  # the other one's connection is gone, or it is killed while it waits
     assert left(tmp_path / "lm") == {"checkpoint-2", "checkpoint-4"}
     assert list((tmp_path / "lm" / ".writing").iterdir()) == [tmp_path / "lm" / ".writing" / "checkpoint-4"]
     assert both("lm", "at(sft.SequenceTrainer, 'compute_loss', 3, lambda *_: end(signal.SIGTERM))") == [75, 75]

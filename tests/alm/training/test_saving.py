@@ -116,15 +116,21 @@ def test_a_checkpoint_half_removed_is_not_found(tmp_path: Path, monkeypatch: pyt
 def test_rotation_keeps_what_transformers_keeps(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     steps = sorted(rng.sample(range(1, 200), rng.randint(1, 6)))
-    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    for output in (ours, theirs):
-        for step in steps:
-            checkpoint(output, step)
     best, limit = rng.choice([None, *steps]), rng.choice([None, 0, 1, 2, 3])
-    keep = [ours / f"checkpoint-{step}" for step in (steps[-1], best) if step]
-    rotate(ours, limit, keep)
-    rotate_checkpoints(str(theirs), limit, str(theirs / f"checkpoint-{best}") if best else None)
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    named = f"{theirs}/checkpoint-{best}" if best else None
+    for output in (ours, theirs):  # as if the folder had been moved after the best was named
+        for step in steps:
+            checkpoint(output, step, json.dumps({"global_step": step, "best_model_checkpoint": named}))
+    rotate(ours, limit, rng.choice([None, ours / f"checkpoint-{steps[-1]}"]))
+    rotate_checkpoints(str(theirs), limit, named)
     assert {path.name for path in ours.iterdir()} == {path.name for path in theirs.iterdir()}
+
+
+def test_rotation_keeps_the_newest_where_a_run_went_on_from_an_earlier_one(tmp_path: Path) -> None:
+    folders = [checkpoint(tmp_path, step) for step in (5, 6, 10)]
+    rotate(tmp_path, 1, folders[1])
+    assert checkpoints(tmp_path) == [folders[1]]
 
 
 def test_contents_go_over_what_is_there(tmp_path: Path) -> None:
