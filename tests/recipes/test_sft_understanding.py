@@ -249,7 +249,7 @@ def test_two_processes_equal_one_with_twice_the_batch(main: Any, workshop: Any, 
         [*command, *arguments(workshop, tmp_path / "two", *steps)], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "float32 on 2 × cpu" in done.stdout  # two of the obvious ways to start two processes silently start one
+    assert "float32 on 2 × CPU" in done.stdout  # two of the obvious ways to start two processes silently start one
     one, two = ([line for line in log(tmp_path / name) if "loss" in line] for name in ("one", "two"))
     for a, b in zip(one, two, strict=True):
         for name in ("loss", "grad_norm", "mean_token_accuracy"):
