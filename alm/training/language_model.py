@@ -91,7 +91,8 @@ class LanguageModelArguments:
         },
     )
     gpu_memory: float | None = field(
-        default=None, metadata={"help": "GiB of the GPU; a dry run whose plan needs more than nine tenths of it is an error"}
+        default=None,
+        metadata={"help": "GiB of the GPU; a dry run whose plan needs more than nine tenths of it is an error"},
     )
     tokens_per_second: float | None = field(
         default=None, metadata={"help": "throughput of all devices together, from which a dry run tells the days"}
