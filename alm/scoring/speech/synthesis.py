@@ -1,7 +1,7 @@
 """A list's texts spoken by a checkpoint: a WAV file and a row each, so that a run that is killed goes on from there."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,23 +109,25 @@ def synthesise(
 
     Longest texts first: what lasts about as long is spoken together, and the time left is never told too short.
     """
-    digests = {one.id: one.digest for one in asked}
-    waiting = [one for one in asked if not is_kept(log.rows.get(one.id), digests[one.id], folder)]
-    waiting.sort(key=lambda one: -len(one.text))
+    waiting = sorted((one for one in asked if one.id not in log.rows), key=lambda one: -len(one.text))
     with tqdm(total=len(asked), initial=len(asked) - len(waiting), desc="speaking", unit="utterance") as bar:
         for start in range(0, len(waiting), batch_size):
             some = waiting[start : start + batch_size]
-            log.append([{**row, "request": digests[row["id"]]} for row in _speak(checkpoint, some, settings, folder)])
+            log.append(_speak(checkpoint, some, settings, folder))
             bar.update(len(some))
     return {one.id: log.rows[one.id] for one in asked}
 
 
-def is_kept(row: Row | None, request: str, folder: Path) -> bool:
-    """Whether a row is of this request and its file still the one that was written."""
-    if row is None or row["request"] != request:
-        return False
-    path = folder / f"{row['id']}.wav"
-    return path.is_file() and file_digest(path) == row["audio"]
+def still_there(asked: Sequence[Request], folder: Path) -> Callable[[Row], bool]:
+    """Whether a row of a former run is of the same request, and its file still the one that was written; for `ItemLog`."""
+    wanted = {one.id: one.digest for one in asked}
+
+    def holds(row: Row) -> bool:
+        path = folder / f"{row['id']}.wav"
+        same = row["request"] == wanted.get(row["id"], row["request"])
+        return same and path.is_file() and file_digest(path) == row["audio"]
+
+    return holds
 
 
 def file_digest(path: Path) -> str:
@@ -153,5 +155,6 @@ def _speak(
     for one, sound in zip(some, sounds, strict=True):
         path = folder / f"{one.id}.wav"
         sound.save(path)
-        rows.append({"id": one.id, "audio": file_digest(path), "stopped": not sound.forced_end})
+        row = {"id": one.id, "request": one.digest, "audio": file_digest(path), "stopped": not sound.forced_end}
+        rows.append(row)
     return rows
