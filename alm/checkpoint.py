@@ -5,7 +5,7 @@ stock Transformers loads it, and so does every engine that serves Qwen3.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -40,12 +40,13 @@ def load_checkpoint(
     dtype: torch.dtype | None = None,
     check_codec: bool = True,
     revision: str | None = None,
+    quantization: Any = None,
 ) -> LoadedCheckpoint:
     """Load a checkpoint (folder or Hub id) and hold model, tokenizer, processor and codec to one vocabulary contract.
 
     `codec` replaces the codec saved with the checkpoint (a loaded one, a folder or a Hub id); `dtype` defaults to the saved one.
     `check_codec=False` leaves the codec unloaded until it is needed: for training from a token store. A folder of a LoRA adapter loads
-    its base and merges the adapter into it (`alm.adapters`).
+    its base and merges the adapter into it (`alm.adapters`). `quantization` is Transformers' `quantization_config`.
     Raises `ContractError`, which names every field that does not fit, with both sides and the cure.
     """
     folder = local_folder(path, revision)
@@ -60,14 +61,17 @@ def load_checkpoint(
         processor.codec = codec
     elif check_codec and processor.codec_reference is not None:
         processor.codec = load_codec(processor.codec_reference, device)
-    model = _load_model(base, dtype)
+    model = _load_model(base, dtype, quantization)
     if base != folder:
         model = attach_adapter(model, folder)
     return LoadedCheckpoint((model if device == "cpu" else model.to(device)).eval(), processor)
 
 
-def _load_model(folder: Path, dtype: torch.dtype | None) -> PreTrainedModel:
-    model, loading = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", output_loading_info=True)
+def _load_model(folder: Path, dtype: torch.dtype | None, quantization: Any) -> PreTrainedModel:
+    given = {} if quantization is None else {"quantization_config": quantization}
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype or "auto", output_loading_info=True, **given
+    )
     if missing := sorted(loading["missing_keys"]):
         raise ContractError(
             f"{folder} lacks {len(missing)} tensors ({', '.join(missing[:3])}, …); Transformers would fill them with random values. "

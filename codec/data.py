@@ -133,14 +133,14 @@ class CropDataset(Dataset[dict[str, Any]]):
     """Crops of at most `crop_seconds`, drawn anew each epoch from (seed, epoch, clip) alone: exact under resume and workers.
 
     Unreadable files are replaced by the next readable clip and listed in `unreadable` (by clip: in a mixture an index means another
-    clip in each epoch); more than `max_unreadable` of all clips stops the run with `AudioError`.
+    clip in each epoch); more than `max_missing` of all clips stops the run with `AudioError`.
     """
 
     clips: Sequence[Clip]
     spec: MelSpec
     crop_seconds: float | None = 10.0
     seed: int = 0
-    max_unreadable: float = 0.05
+    max_missing: float = 0.05
     waveforms_only: bool = False
     epoch: int = 0
     unreadable: dict[Clip, str] = field(default_factory=dict)
@@ -180,11 +180,11 @@ class CropDataset(Dataset[dict[str, Any]]):
 
     def _list(self, clip: Clip, reason: str) -> None:
         self.unreadable[clip] = reason
-        if len(self.unreadable) > self.max_unreadable * len(self.clips):
+        if len(self.unreadable) > self.max_missing * len(self.clips):
             reasons = "\n  ".join(list(self.unreadable.values())[:5])
             raise AudioError(
                 f"{len(self.unreadable)} of {len(self.clips)} clips cannot be read, over the limit of "
-                f"{self.max_unreadable:.0%} (--max_unreadable). The first:\n  {reasons}"
+                f"{self.max_missing:.0%} (--max_missing). The first:\n  {reasons}"
             )
 
     def _crop(self, waveform: NDArray[np.float32], index: int) -> NDArray[np.float32]:

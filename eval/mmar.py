@@ -4,10 +4,12 @@
     python eval/mmar.py --predictions answers.jsonl --data MMAR-meta.jsonl --system somebody --output runs/somebody.json
 
 Printed and written beside each other: `official` (greedy answer, the benchmark's own rule, over all rows), `option` (which choice
-the answer names, strictly parsed), `loglikelihood` (the likeliest choice, end of turn included), and what the same questions
-earn without listening: chance, the best constant position, the longest choice, the same model without the audio.
+the answer names, strictly parsed), `loglikelihood` (the likeliest choice, end of turn included; `loglikelihood_mean` per token),
+`letter` (the likeliest letter, asked with lettered choices), and what the same questions earn without listening: chance, the best
+constant position, the longest choice, the same model without the audio and with another question's, each with the paired
+difference. `--permutations cyclic` asks every rotation of the choices, too.
 Unanswered questions and clips that cannot be read count as wrong and are counted apart. A run that was interrupted goes on with
---resume and gives the same scores.
+--resume and gives the same file.
 """
 
 import sys
@@ -16,10 +18,10 @@ from pathlib import Path
 
 from alm.arguments import parse_arguments, run_main
 from alm.data import mmar
+from alm.data.choice_rows import find_audio
 from alm.data.example import DataError
-from alm.scoring.choice_run import ChoiceArguments, option, plan, score_model, score_predictions
-from alm.scoring.manifest import environment
-from alm.scoring.results import render_table, write_result
+from alm.scoring.choice_run import Benchmark, ChoiceArguments, option, run
+from alm.scoring.multiple_choice import ChoiceRule
 
 
 @dataclass
@@ -36,17 +38,13 @@ def main(argv: list[str] | None = None) -> None:
     data = mmar.read(path)
     items = data.items[: args.limit]
     folder = Path(args.audio) if args.audio else path.parent
-    paths = {item.id: mmar.find_audio(item.audio_path, folder) for item in items}
-    if args.dry_run:
-        print(plan(args, items, paths))
-        return
-    command = ["python", "eval/mmar.py", *(sys.argv[1:] if argv is None else argv)]
-    manifest = {"data": path.name, "data_sha256": data.sha256, "limit": args.limit, **environment(command)}
-    score = score_model if args.model else score_predictions
-    result = score("MMAR", args, items, paths, manifest)
-    write_result(result, args.output)
-    print(render_table(result))
-    print(f"\nresult: {args.output}; rows of the items: {args.items_path}")
+    paths = {item.id: find_audio(item.audio_path, folder) for item in items}
+    told = {"data": path.name, "data_sha256": data.sha256}
+    run(
+        Benchmark("MMAR", items, paths, ChoiceRule(), told),
+        args,
+        ["python", "eval/mmar.py", *(sys.argv[1:] if argv is None else argv)],
+    )
 
 
 def metadata_path(data: str | None) -> Path:

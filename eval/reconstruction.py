@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from alm.arguments import parse_arguments, run_main
 from alm.data.example import DataError
@@ -71,7 +71,7 @@ class ReconstructionArguments:
     picture_clips: int = option(4, "clips in the picture, spread over the groups")
     save_audio: str | None = option(None, "folder for the reconstructions (WAV)")
     device: str = option("cpu", "cpu, cuda, …")
-    max_missing: float = option(0.1, "share of unreadable files that stops the run")
+    max_missing: float = option(0.1, "share of clips that may be missing or unreadable")
     resume: bool = option(False, "take over the rows of an interrupted run of the same system, metrics and code")
     dry_run: bool = option(False, "print the plan and stop")
 
@@ -94,6 +94,18 @@ class ReconstructionArguments:
                 raise ValueError(f"--{name} takes {form}, got {bad[0]}")
 
 
+class Measured(NamedTuple):
+    """Rows of the clips and of the length sweep, the clips to draw, and who measured what."""
+
+    rows: list[Any]
+    swept: list[Any]
+    shown: list[Any]
+    runner: Any
+    labels: dict[str, str]
+    no_words: str | None
+    """Why there are no word error rates."""
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(ReconstructionArguments, argv, description=__doc__)
     from alm.scoring.sound.sources import folder_clips
@@ -105,56 +117,61 @@ def main(argv: list[str] | None = None) -> None:
         print(plan(args, clips, choice))
         return
 
-    from alm.scoring.item_log import ItemLog
-    from alm.scoring.manifest import code_version, environment, resume_key
+    from alm.scoring.manifest import environment
     from alm.scoring.results import write_result
-    from alm.scoring.sound.rows import Runner, save, sweep
     from alm.scoring.sound.summary import build
     from alm.scoring.sound.table import render
-    from alm.scoring.speech.words import word_scorer
 
-    system, paired, lost = open_system(args, clips)
-    words = word_scorer(args.transcripts, args.asr, args.device)
-    labels = {metric.name: found.label for metric, found in choice.metrics}
-    if not isinstance(words, str):
-        labels["wer"] = words.label
-    key = resume_key(system=system.identity, metrics=labels, originals=args.originals, code=code_version())
-    metrics = [(metric, metric.load(found, args.device)) for metric, found in choice.metrics]
     output = Path(args.output)
     items = output.with_name(output.name.removesuffix(".json") + ".items.jsonl")
-    with ItemLog(items, key, args.resume) as log:
-        keep = partial(save, Path(args.save_audio)) if args.save_audio else None
-        scorer = None if isinstance(words, str) else words
-        runner = Runner(system, metrics, log, originals=args.originals, keep=keep, words=scorer)
-        rows, shown = measure(args, runner, paired)
-        swept = sweep(runner, paired or [], args.length_sweep, args.sweep_seconds)
-    for problem in [*runner.problems.values(), *(f"{name}: no reconstruction" for name in lost)]:
+    system, paired, lost = open_system(args, clips)
+    done = score(args, choice, system, paired, items)
+    problems = [*done.runner.problems.values(), *(f"{name}: no reconstruction" for name in lost)]
+    for problem in problems:
         print(f"not measured: {problem}", file=sys.stderr)
     if args.resume:
-        print(f"{runner.reused} rows taken over", file=sys.stderr)
-    manifest = system.identity | {
-        "metrics": labels,
-        "problems": [*runner.problems.values(), *(f"{name}: no reconstruction" for name in lost)],
-        **environment(["python", "eval/reconstruction.py", *(sys.argv[1:] if argv is None else argv)]),
-    }
+        print(f"{done.runner.reused} rows taken over", file=sys.stderr)
+    command = ["python", "eval/reconstruction.py", *(sys.argv[1:] if argv is None else argv)]
     result = build(
         args.system or args.codec or Path(args.reconstructions or "").name,
-        rows,
+        done.rows,
         system.identity,
         choice,
-        missing={"missing": len(runner.problems), "missing_reconstructions": len(lost)},
-        swept=swept,
-        manifest=manifest,
+        missing={"missing": len(done.runner.problems), "missing_reconstructions": len(lost)},
+        swept=done.swept,
+        manifest=system.identity | {"metrics": done.labels, "problems": problems, **environment(command)},
         items=items.name,
-        words=words if isinstance(words, str) else None,
+        words=done.no_words,
     )
     write_result(result, args.output)
     if args.picture:
         from alm.scoring.sound.picture import draw
 
-        print(f"picture of {draw(shown, system, Path(args.picture))} clips: {args.picture}")
+        print(f"picture of {draw(done.shown, system, Path(args.picture))} clips: {args.picture}")
     print(render(result))
     print(f"\nresult: {args.output}; rows of the clips: {items}")
+
+
+def score(args: ReconstructionArguments, choice: Any, system: Any, clips: Any, items: Path) -> Measured:
+    """Measure all clips and the sweep; the rows are kept in `items` as they come."""
+    from alm.scoring.item_log import ItemLog
+    from alm.scoring.manifest import code_version, resume_key
+    from alm.scoring.sound.rows import Runner, save, sweep
+    from alm.scoring.speech.words import word_scorer
+
+    words = word_scorer(args.transcripts, args.asr, args.device)
+    scorer, why = (None, words) if isinstance(words, str) else (words, None)
+    labels = {metric.name: found.label for metric, found in choice.metrics}
+    if scorer is not None:
+        labels["wer"] = scorer.label
+    key = resume_key(system=system.identity, metrics=labels, originals=args.originals, code=code_version())
+    metrics = [(metric, metric.load(found, args.device)) for metric, found in choice.metrics]
+    keep = partial(save, Path(args.save_audio)) if args.save_audio else None
+    with ItemLog(items, key, args.resume) as log:
+        runner = Runner(system, metrics, log, originals=args.originals, keep=keep, words=scorer)
+        rows, shown = measure(args, runner, clips)
+        swept = sweep(runner, clips or [], args.length_sweep, args.sweep_seconds)
+    return Measured(rows, swept, shown, runner, labels, why)
 
 
 def plan(args: ReconstructionArguments, clips: Any, choice: Any) -> str:

@@ -189,19 +189,23 @@ def speak(args: SeedTtsArguments, items: Any) -> tuple[dict[str, Any], dict[str,
     """Takes of `--model`, likewise."""
     from alm.checkpoint import load_checkpoint
     from alm.generation.sampling import Sampling
+    from alm.prompts import speech_messages
     from alm.scoring.item_log import ItemLog
     from alm.scoring.manifest import code_version, resume_key
     from alm.scoring.speech.listening import Take
-    from alm.scoring.speech.synthesis import SynthesisSettings, identity, requests, still_there, synthesise
+    from alm.scoring.speech.synthesis import PROMPT_IDS, requests
+    from alm.scoring.synthesis import SynthesisSettings, identity, synthesise
 
     sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
-    settings = SynthesisSettings(sampling, args.min_seconds, args.max_seconds, args.zero_shot)
+    settings = SynthesisSettings(
+        PROMPT_IDS[args.zero_shot], speech_messages(""), sampling, args.min_seconds, args.max_seconds
+    )
     asked = requests(items, args.folder if args.zero_shot else None, args.seed)
     checkpoint = load_checkpoint(args.model or "", codec=args.codec, device=args.device)
     decided_by = identity(checkpoint, settings)
     folder = args.beside(".audio")
     key = resume_key(**decided_by, code=code_version())
-    with ItemLog(args.beside(".outputs.jsonl"), key, args.resume, still_there(asked, folder)) as log:
+    with ItemLog(args.beside(".outputs.jsonl"), key, args.resume) as log:
         if args.resume:
             print(f"{len(log.rows)} sounds there, {log.foreign} of another run left aside", file=sys.stderr)
         rows = synthesise(checkpoint, asked, settings, log, folder, args.batch_size)

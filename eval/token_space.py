@@ -46,7 +46,7 @@ class SpaceArguments:
     seed: int = option(0, "of UMAP")
     output: str = option("runs/token_space.png", "picture; the coordinates go beside it as JSON")
     device: str = option("cpu", "cpu, cuda, …")
-    max_missing: float = option(0.1, "share of unreadable files that stops the run")
+    max_missing: float = option(0.1, "share of clips that may be missing or unreadable")
     dry_run: bool = option(False, "print the plan and stop")
 
     def __post_init__(self) -> None:

@@ -60,7 +60,9 @@ class CaptionArguments:
     max_new_tokens: int = option(512, "limit of one reply")
     max_seconds: float | None = option(None, "let the model hear only the first seconds of each clip; without it, all")
     retries: int = option(2, "further attempts after a reply that breaks a rule")
-    max_failures: float = option(0.05, "share of clips that may fail before the run stops")
+    max_failures: float = option(
+        0.05, "share of clips that may get no valid caption (unreadable, no reply, a reply against the rules)"
+    )
     limit: int | None = option(None, "only the first N clips")
     audio_tokens_per_second: float = option(
         25.0, "of the model, for the estimate (Qwen2-Audio and Audio Flamingo 3: 25, MiMo-Audio: 6.25)"

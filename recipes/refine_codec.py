@@ -80,7 +80,7 @@ class RefineArguments:
         default=None, metadata={"help": "save a moving average of the weights, say 0.9999; default: none"}
     )
     validation_clips: int = field(default=0, metadata={"help": "clips held out for the validation loss"})
-    max_unreadable: float = field(default=0.05, metadata={"help": "share of unreadable clips that stops the run"})
+    max_missing: float = field(default=0.05, metadata={"help": "share of clips that may be missing or unreadable"})
     seed: int = field(default=42, metadata={"help": "seed of crops, noise, windows and order"})
     overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
     dry_run: bool = field(default=False, metadata={"help": "print the plan and stop"})
@@ -151,7 +151,7 @@ def main(argv: list[str] | None = None) -> None:
         run.require_same_data(output / "data.json", data, checkpoint is not None)
         print(f"going on from {checkpoint}" if checkpoint else plan(codec, critic, clips, args, training))
     set_seed(args.seed)
-    settings = (config.mel_spec, args.crop_seconds, args.seed, args.max_unreadable)
+    settings = (config.mel_spec, args.crop_seconds, args.seed, args.max_missing)
     crops, held_out = (
         CodedMelCrops(these, *settings, codes_of=StoredCodes(store)) if these else None
         for these in (mix_clips(clips.sources, args.weights, args.seed), clips.held_out)

@@ -6,6 +6,7 @@
         --compa_r DATA/compa_r_train.json --compa_r_audio DATA
 
 Any subset of the data sets will do; --model is the output of recipes/extend_vocabulary.py, --tokens of recipes/tokenize_corpus.py.
+--replay FILE adds a share of text alone, --text_loss FILE measures held-out text before and after.
 An interrupted run goes on from its last checkpoint when the same command is given again. OUTPUT_DIR ends as a complete checkpoint.
 With --lora_rank 32 low-rank updates and the rows of the new tokens are trained; OUTPUT_DIR ends as a complete, merged checkpoint all the
 same, with the adapter in OUTPUT_DIR/adapter.
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alm.arguments import parse_with_trainer_arguments, run_main
-from alm.training.language_model import DEFAULTS, LanguageModelArguments, LanguageModelRun, trainer_arguments
+from alm.training.arguments import DEFAULTS, LanguageModelArguments, trainer_arguments
+from alm.training.language_model import LanguageModelRun
 
 if TYPE_CHECKING:
     from alm.training.data import DataSet
@@ -52,7 +54,7 @@ class UnderstandingArguments(LanguageModelArguments):
         for name in ("musicqa", "clothoaqa", "compa_r"):
             if (getattr(self, name) is None) != (getattr(self, f"{name}_audio") is None):
                 raise ValueError(f"--{name} and --{name}_audio go together")
-        if not (self.musicqa or self.clothoaqa or self.compa_r):
+        if not (self.musicqa or self.clothoaqa or self.compa_r or self.machine):
             raise ValueError("name at least one data set: --musicqa, --clothoaqa or --compa_r, each with its _audio")
 
     @property

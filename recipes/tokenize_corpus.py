@@ -49,7 +49,7 @@ class TokenizeArguments:
     flush_seconds: float = field(
         default=30.0, metadata={"help": "What was encoded is written so often; a killed run loses no more than this."}
     )
-    max_failures: float = field(default=0.05, metadata={"help": "Share of files that may be unreadable."})
+    max_missing: float = field(default=0.05, metadata={"help": "Share of clips that may be missing or unreadable."})
     device: str = field(
         default="auto", metadata={"help": "auto (this process's GPU, else the CPU), cpu, cuda, cuda:1, …"}
     )
@@ -76,8 +76,8 @@ class TokenizeArguments:
             raise ValueError("--merge and --audio are two runs: tokenise first, then merge")
         if (self.frames_per_batch is not None and self.frames_per_batch < 1) or self.workers < 1:
             raise ValueError("--frames_per_batch and --workers must be at least 1")
-        if not 0 <= self.max_failures <= 1:
-            raise ValueError(f"--max_failures is a share from 0 to 1, got {self.max_failures}")
+        if not 0 <= self.max_missing <= 1:
+            raise ValueError(f"--max_missing is a share from 0 to 1, got {self.max_missing}")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -136,7 +136,7 @@ def tokenize(args: TokenizeArguments) -> bool:
             frames_per_batch=budget,
             workers=args.workers,
             flush_seconds=args.flush_seconds,
-            max_failures=args.max_failures,
+            max_missing=args.max_missing,
         )
         if state.is_main_process:
             print(f"{report.encoded} contents encoded, {report.failed} of {report.files} files failed")

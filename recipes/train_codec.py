@@ -68,7 +68,7 @@ class CodecArguments:
     start_frames_per_code: int = field(
         default=32, metadata={"help": "frames per code whose clusters start the codebook; 0: start at random"}
     )
-    max_unreadable: float = field(default=0.05, metadata={"help": "share of unreadable clips that stops the run"})
+    max_missing: float = field(default=0.05, metadata={"help": "share of clips that may be missing or unreadable"})
     seed: int = field(default=42, metadata={"help": "seed of weights, crops, noise and order"})
     overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
     dry_run: bool = field(default=False, metadata={"help": "print the plan and stop"})
@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     set_seed(args.seed)
     model, collate = build(checkpoint, output, numbers, clips, args, training)
     spec = model.config.mel_spec
-    crops = CropDataset(clips, spec, args.crop_seconds, args.seed, args.max_unreadable)
+    crops = CropDataset(clips, spec, args.crop_seconds, args.seed, args.max_missing)
     if checkpoint is None and args.start_frames_per_code:
         start(model, crops, collate, args)
     trainer = make_trainer(model, crops, held_out, collate, checkpoint, args, training)

@@ -49,7 +49,7 @@ class DiscriminatorArguments:
         default=None,
         metadata={"help": "end where the held-out accuracy reaches this (needs --eval_strategy); default: never"},
     )
-    max_unreadable: float = field(default=0.05, metadata={"help": "share of unreadable clips that stops the run"})
+    max_missing: float = field(default=0.05, metadata={"help": "share of clips that may be missing or unreadable"})
     seed: int = field(default=42, metadata={"help": "seed of weights, crops, noise and order"})
     overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
     dry_run: bool = field(default=False, metadata={"help": "print the plan and stop"})
@@ -130,7 +130,7 @@ def make_trainer(
         )
 
     def crops(these: Any) -> CodedMelCrops:
-        settings = (these, spec, args.crop_seconds, args.seed, args.max_unreadable)
+        settings = (these, spec, args.crop_seconds, args.seed, args.max_missing)
         return CodedMelCrops(*settings, codes_of=StoredCodes(store))
 
     data = crops(mix_clips(clips.sources, args.weights, args.seed))

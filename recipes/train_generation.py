@@ -16,7 +16,8 @@ from pathlib import Path
 from alm.arguments import parse_with_trainer_arguments, run_main
 from alm.data.example import CAPTION, TRANSCRIPT
 from alm.data.tasks import MAKE_SOUND, SPEAK
-from alm.training.language_model import DEFAULTS, DataArguments, LanguageModelRun, trainer_arguments
+from alm.training.arguments import DEFAULTS, DataArguments, trainer_arguments
+from alm.training.language_model import LanguageModelRun
 
 TASKS = {TRANSCRIPT: (SPEAK,), CAPTION: (MAKE_SOUND,)}
 

@@ -62,7 +62,7 @@ class VocoderArguments:
             "help": "with --finetune_on_decoder: token store with the clips' codes, instead of encoding the crops"
         },
     )
-    max_unreadable: float = field(default=0.05, metadata={"help": "share of unreadable clips that stops the run"})
+    max_missing: float = field(default=0.05, metadata={"help": "share of clips that may be missing or unreadable"})
     seed: int = field(default=42, metadata={"help": "seed of weights, crops and order"})
     overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
     dry_run: bool = field(default=False, metadata={"help": "print the plan and stop"})
@@ -160,7 +160,7 @@ def make_crops(clips: Any, codec: Any, args: VocoderArguments) -> Any:
     from codec.coded_crops import CodedWaveformCrops
     from codec.data import CropDataset
 
-    settings = (clips, codec.model.config.mel_spec, args.crop_seconds, args.seed, args.max_unreadable)
+    settings = (clips, codec.model.config.mel_spec, args.crop_seconds, args.seed, args.max_missing)
     if args.tokens is None:
         return CropDataset(*settings, waveforms_only=True)
     from alm.data.coded_clips import StoredCodes

@@ -8,6 +8,7 @@ os.environ.update(
 
 import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,3 +98,65 @@ def toy_vocabulary(
 def make_vocabulary() -> Callable[..., AudioVocabulary]:
     """`toy_vocabulary`."""
     return toy_vocabulary
+
+
+def write_clap(folder: Path, truncation: str = "rand_trunc") -> Path:
+    """Write a random `ClapModel` of width 8 with its processor, whose text model knows a few words."""
+    import torch
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, PreTrainedTokenizerFast
+
+    control = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"}
+    words = [*control.values(), "rain", "a", "dog", "bell", "barks", "wind", "rings", "and"]
+    backend = Tokenizer(WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = Whitespace()
+    names = {f"{name}_token": word for name, word in control.items()}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=30, **names)
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    sound = {
+        "patch_embeds_hidden_size": 8,
+        "hidden_size": 64,
+        "depths": [1, 1, 1, 1],
+        "num_attention_heads": [1, 1, 1, 1],
+        "enable_fusion": truncation == "fusion",
+    }
+    torch.manual_seed(0)
+    config = ClapConfig(text_config={**text, "vocab_size": len(words)}, audio_config=sound, projection_dim=8)
+    ClapModel(config).save_pretrained(folder)
+    ClapFeatureExtractor(feature_size=64, truncation=truncation, padding="repeatpad").save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_classifier(folder: Path) -> Path:
+    """Write a random `ASTForAudioClassification` of width 16 and 5 classes with its feature extractor."""
+    import torch
+    from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
+
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    length = {"num_mel_bins": 32, "max_length": 128}
+    torch.manual_seed(0)
+    config = ASTConfig(**small, **length, num_labels=5, initializer_range=0.5)
+    ASTForAudioClassification(config).save_pretrained(folder)
+    ASTFeatureExtractor(**length).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random CLAP."""
+    return write_clap(tmp_path_factory.mktemp("clap"))
+
+
+@pytest.fixture(scope="session")
+def fused_clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random CLAP whose extractor fuses crops."""
+    return write_clap(tmp_path_factory.mktemp("fused_clap"), "fusion")
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random classifier of sounds."""
+    return write_classifier(tmp_path_factory.mktemp("classifier"))

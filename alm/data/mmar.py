@@ -9,11 +9,10 @@ them so; `alm.scoring.choices` looks through the dirt where a choice has to be r
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from alm.data.choice_rows import choices_field
 from alm.data.example import DataError
 from alm.data.json_rows import Row, json_rows, text_field
 
@@ -63,15 +62,6 @@ def read(metadata: Path | str) -> MmarData:
     return MmarData(tuple(items.values()), hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def find_audio(item_path: str, folder: Path) -> Path:
-    """Where an item's clip lies: `folder/<file name>`, or `folder/<audio_path as written>` when only that one exists.
-
-    The data set's paths read `./audio/<id>.wav`, so `folder` may be its `audio/` or the folder above.
-    """
-    flat, nested = folder / Path(item_path).name, folder / item_path
-    return nested if nested.is_file() and not flat.is_file() else flat
-
-
 def _item(row: Row, path: Path, number: int) -> MmarItem:
     def text(key: str) -> str:
         return text_field(row, key, path, number)
@@ -82,22 +72,10 @@ def _item(row: Row, path: Path, number: int) -> MmarItem:
         id=text("id"),
         audio_path=text("audio_path"),
         question=text("question"),
-        choices=_choices(row.get("choices"), path, number),
+        choices=choices_field(row.get("choices"), path, number),
         answer=text("answer"),
         modality=str(row.get("modality") or "none"),
         category=str(row.get("category") or "none"),
         sub_category=str(sub_category or "none"),
         language=None if language is None else str(language),
     )
-
-
-def _choices(value: Any, path: Path, number: int) -> tuple[str, ...]:
-    """A list of texts, or the same list stored as JSON text (some mirrors do)."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, row {number}: 'choices' is text but not a JSON list ({error.msg})") from error
-    if not isinstance(value, list) or not value or not all(isinstance(choice, str) for choice in value):
-        raise DataError(f"{path}, row {number}: 'choices' must be a list of texts with at least one, got {value!r:.80}")
-    return tuple(value)

@@ -73,7 +73,8 @@ class TokenStore:
         return cls(folder, description, [read_shard(path) for path in [*listed, *unmerged_parts(folder)]])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TokenStore.open, (self.folder, self.store_contract.codec_fingerprint)
+        # not the class method: `datasets` hashes what it is given, and takes a method apart, with all the code that it reaches, for seconds
+        return _opened, (self.folder, self.store_contract.codec_fingerprint)
 
     @property
     def contract(self) -> dict[str, Any]:
@@ -221,3 +222,7 @@ class TokenStore:
         reasons = [failure.reason for failure in self.failures() if failure.key == key]
         why = f"it could not be encoded: {reasons[0]}" if reasons else "run recipes/tokenize_corpus.py over its folder"
         return f"{what} is not in token store {self.folder} ({len(self)} clips); {why}"
+
+
+def _opened(folder: Path, codec_fingerprint: str) -> TokenStore:
+    return TokenStore.open(folder, codec_fingerprint)

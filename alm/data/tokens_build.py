@@ -52,7 +52,7 @@ def build_token_store(
     barrier: Callable[[], object] = lambda: None,
     frames_per_batch: int = 16_384,
     workers: int = 2,
-    max_failures: float = 0.05,
+    max_missing: float = 0.05,
     flush_seconds: float = 30.0,
     shard_codes: int = SHARD_CODES,
     progress: bool = True,
@@ -62,7 +62,7 @@ def build_token_store(
     All ranks call this with the same arguments. `barrier` waits for all ranks (accelerate's `wait_for_everyone`). `frames_per_batch`
     bounds a padded batch, longest clip × clips. What was encoded is written every `flush_seconds`. A clip that cannot be read, or that
     the codec refuses with a `ValueError`, is listed in `failures.jsonl` and tried again by the next run; when more than the share
-    `max_failures` of the clips fails, `DataError` is raised, and everything encoded until then is kept.
+    `max_missing` of the clips fails, `DataError` is raised, and everything encoded until then is kept.
 
     Raises `ContractError`, with both fingerprints, where the store was made with another codec, and `DataError` where `audio` is
     empty, `output` is something else than a store, or another process is building it.
@@ -83,7 +83,7 @@ def build_token_store(
         failures = Hashing(run, groups).hash()
         barrier()
         assigned = read_assigned(run)
-        encoding = Encoding(run, codec, groups, failures, max_failures, len(given))
+        encoding = Encoding(run, codec, groups, failures, max_missing, len(given))
         encoding.encode([source for source in assigned if before.find(source.key) is None], given, frames_per_batch)
         write_failures(run.work / f"failures-{rank}.jsonl", failures)
         barrier()
@@ -96,8 +96,8 @@ def build_token_store(
     description = read_description(folder)
     failed_now = sum(failure.path in given for failure in read_failures(folder / FAILURES))
     clips = description["clips"]
-    if failed_now > max_failures * len(given):
-        raise too_many(run, failed_now, len(given), max_failures)
+    if failed_now > max_missing * len(given):
+        raise too_many(run, failed_now, len(given), max_missing)
     return BuildReport(len(given), failed_now, clips - len(before), clips, description["seconds"] / 3600)
 
 

@@ -18,11 +18,11 @@ from codec.base import Codec, Codes, Waveform
 _WINDOW_FRAMES = 1 << 16  # audio that is read ahead and sorted by length: 22 minutes at 50 Hz, 126 MB at 24 kHz
 
 
-def too_many(run: Run, failed: int, files: int, max_failures: float) -> DataError:
+def too_many(run: Run, failed: int, files: int, max_missing: float) -> DataError:
     """The error that says how many clips failed, where they are listed, and that nothing was lost."""
     return DataError(
-        f"{failed} of {files} files could not be encoded, more than the {max_failures:.1%} allowed; they are listed with their reasons in "
-        f"{run.folder / FAILURES}. What was encoded is kept: mend or leave out those files, or raise --max_failures, and run again"
+        f"{failed} of {files} files could not be encoded, more than the {max_missing:.1%} allowed; they are listed with their reasons in "
+        f"{run.folder / FAILURES}. What was encoded is kept: mend or leave out those files, or raise --max_missing, and run again"
     )
 
 
@@ -35,11 +35,11 @@ class Encoding:
         codec: Codec,
         groups: Sequence[AudioGroup],
         failures: list[Failure],
-        max_failures: float,
+        max_missing: float,
         total: int,
     ) -> None:
         self.run, self.codec, self.groups, self.failures = run, codec, groups, failures
-        self.max_failures, self.total = max_failures, total
+        self.max_missing, self.total = max_missing, total
         self.names: dict[str, list[str]] = defaultdict(list)
         self.clips: list[Clip] = []
         self.flushed = self.started = time.monotonic()
@@ -111,10 +111,10 @@ class Encoding:
 
     def _stop_if_too_many(self) -> None:
         """Stop as soon as the limit is passed for certain, not after hours."""
-        if len(self.failures) > self.max_failures * self.total:
+        if len(self.failures) > self.max_missing * self.total:
             self._flush()
             write_failures(self.run.folder / FAILURES, self.failures)
-            raise too_many(self.run, len(self.failures), self.total, self.max_failures)
+            raise too_many(self.run, len(self.failures), self.total, self.max_missing)
 
     def _hours_per_second(self) -> float:
         return self.hours / max(time.monotonic() - self.started, 1e-6)

@@ -13,7 +13,7 @@ import numpy as np
 
 from alm.generation.decoding import GrammarDecoder
 from alm.generation.sampling import Sampling
-from alm.generation.tasks import SPEECH_SAMPLING, prompt_ids, span_grammar
+from alm.generation.tasks import SPEECH_SAMPLING, prompt_ids, require_waveforms, span_grammar
 from alm.processing import AudioLanguageProcessor
 from alm.prompts import speech_messages
 from codec.base import Codec, Codes, Waveform, decode_window
@@ -87,6 +87,7 @@ def stream_speech(
 
     The first chunk comes after `chunk + right` frames. `left` and `right` are the frames that each is decoded with.
     """
+    require_waveforms(processor)
     grammar = span_grammar(processor, min_seconds, max_seconds)
     room = grammar.max_span_ids + 1
     prompts = prompt_ids(processor, [speech_messages(text)], room)

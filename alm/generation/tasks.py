@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from alm.data.example import Content, Message
@@ -74,7 +75,7 @@ def answer(
 
     `options` are those of `answers`: `max_new_tokens`, `sampling` (greedy by default), `seed`, `batch_size`, `sliced`.
 
-    Raises `ValueError` where questions and clips differ in number, `LengthError` where a prompt leaves no room for an answer,
+    Raises `ValueError` where questions and clips differ in number, `LengthError` where a prompt leaves no room for `max_new_tokens`,
     `codec.audio.AudioError` on a file that cannot be read.
     """
     single = isinstance(question, str)
@@ -106,7 +107,11 @@ def answers(
     batch_size: int = 8,
     sliced: bool = True,
 ) -> list[Answer]:
-    """Answers in text to prompts as ids `(L_i,)`: no audio token can come, whatever the checkpoint's own settings say."""
+    """Answers in text to prompts as ids `(L_i,)`: no audio token can come, whatever the checkpoint's own settings say.
+
+    Raises `LengthError` where a prompt leaves no room for `max_new_tokens`.
+    """
+    require_room(processor, max(map(len, prompts), default=0), max_new_tokens)
     grammar = AudioGrammar(processor.vocabulary, text=True, max_spans=0)
     decoder = GrammarDecoder(model, processor.tokenizer, grammar, sampling, sliced=sliced)
     turns = _in_batches(prompts, batch_size, lambda some, seeds: decoder.turns(some, max_new_tokens, seeds), seed)
@@ -166,8 +171,9 @@ def generate_audio(
 
     `guidance_scale` above 1 pushes away from what the model would make of the `unconditional` conversation; `sliced` as in
     `alm.generation.decoding`; several `seed`s are each request's own. Raises `LengthError` where a prompt leaves no room for
-    `max_seconds`.
+    `max_seconds`, and as `require_waveforms`.
     """
+    require_waveforms(processor)
     grammar = span_grammar(processor, min_seconds, max_seconds)
     room = grammar.max_span_ids + 1
     decoder = GrammarDecoder(model, processor.tokenizer, grammar, sampling, guidance_scale, sliced)
@@ -192,18 +198,31 @@ def span_grammar(processor: AudioLanguageProcessor, min_seconds: float, max_seco
     return AudioGrammar(processor.vocabulary, max(1, math.ceil(least)), math.floor(most))
 
 
+def require_waveforms(processor: AudioLanguageProcessor) -> None:
+    """Decode a third of a second now, to raise what decoding would after all the generating: no codec, or one without a vocoder."""
+    codes = np.zeros((processor.vocabulary.num_codebooks, 16), dtype=np.int64)
+    processor.decode_audio(processor.vocabulary.codes_to_ids(codes).tolist())
+
+
 def prompt_ids(
     processor: AudioLanguageProcessor, conversations: Sequence[Sequence[Message]], room: int = 1
 ) -> list[list[int]]:
     """Ids of conversations up to where the assistant is to speak. Raises `LengthError` where fewer than `room` ids fit behind."""
     prompts = processor.encode_conversations(conversations, add_generation_prompt=True)
-    longest = max(map(len, prompts), default=0)
-    if processor.max_length is not None and longest + room > processor.max_length:
-        raise LengthError(
-            f"a prompt of {longest} tokens and {room} to be generated are more than the {processor.max_length} that the model takes; "
-            "shorten the audio or text, or ask for less (max_seconds)"
-        )
+    require_room(processor, max(map(len, prompts), default=0), room)
     return prompts
+
+
+def require_room(
+    processor: AudioLanguageProcessor, longest: int, room: int, less: str = "max_new_tokens or max_seconds"
+) -> None:
+    """Raise `LengthError` where a prompt of `longest` tokens leaves the model fewer than `room`; `less` names what asks for them."""
+    limit = processor.max_length
+    if limit is not None and longest + room > limit:
+        raise LengthError(
+            f"a prompt of {longest} tokens and {room} to be generated are more than the {limit} that the model takes "
+            f"(max_position_embeddings): at most {max(limit - longest, 0)} fit behind it. Shorten the audio or the text, or lower {less}"
+        )
 
 
 def _in_batches(

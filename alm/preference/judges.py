@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 from alm.arguments import ConfigFileError
 from alm.generation.grammar import AudioGrammar
-from alm.generation.tasks import span_grammar
+from alm.generation.tasks import require_waveforms, span_grammar
 from alm.preference import rewards
 from alm.preference.arguments import PreferenceArguments
-from alm.preference.clap import find_clap, load_clap
 from alm.preference.questions import TEXT
 from alm.processing import AudioLanguageProcessor
+from alm.scoring.sound.clap import find_clap, load_clap
 from alm.scoring.speech import recognition
 from alm.scoring.speech.words import word_counter
 
@@ -25,15 +25,6 @@ def grammar_of(args: PreferenceArguments, training: Any, processor: AudioLanguag
     grammar = span_grammar(processor, args.min_seconds, args.max_seconds)
     training.max_completion_length = grammar.max_span_ids + 1
     return grammar
-
-
-def require_room(processor: AudioLanguageProcessor, longest: int, room: int) -> None:
-    """Raise `ConfigFileError` where a prompt of `longest` tokens leaves the model fewer than `room`."""
-    if processor.max_length is not None and longest + room > processor.max_length:
-        raise ConfigFileError(
-            f"a prompt of {longest} tokens and {room} to be generated are more than the {processor.max_length} that the model takes; lower "
-            "--max_completion_length (answers) or --max_seconds (audio), or drop the longest prompts"
-        )
 
 
 class Judges(NamedTuple):
@@ -76,15 +67,13 @@ def _words(name: str, processor: AudioLanguageProcessor, device: str) -> tuple[A
 
 def _clap(name: str, processor: AudioLanguageProcessor, device: str) -> tuple[Any, str]:
     found = find_clap(name)
-    return rewards.CaptionSimilarity(processor, *load_clap(found, device)), found.label
+    clap = load_clap(found, device)
+    return rewards.CaptionSimilarity(processor, clap.similarity, clap.sampling_rate), found.label
 
 
 def _require_waveforms(processor: AudioLanguageProcessor) -> None:
-    """Decode one frame now, rather than fail at the first turn that is judged."""
-    vocabulary = processor.vocabulary
-    frame = [vocabulary.first_id + book * vocabulary.codebook_size for book in range(vocabulary.num_codebooks)]
     try:
-        processor.decode_audio(frame)
+        require_waveforms(processor)
     except ValueError as error:
         raise ConfigFileError(
             f"--rewards wer and clap listen to waveforms, and the codec makes none: {error}"

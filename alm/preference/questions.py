@@ -6,9 +6,9 @@ from typing import Any
 
 from datasets import Dataset
 
+from alm.data.choice_rows import find_audio
 from alm.data.example import DataError, Message
 from alm.data.json_rows import Row
-from alm.data.mmar import find_audio
 from alm.data.tokens import TokenStore
 from alm.preference.rows import messages_of, read_rows, texts_of
 from alm.processing import AudioLanguageProcessor

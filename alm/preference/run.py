@@ -31,6 +31,9 @@ class PreferenceRun:
         from alm.data.tokens import TokenStore
         from alm.training import run
         from alm.training.lora import require_same_tuning
+        from alm.training.saving import writing
+        from alm.training.spread import require_same_spread
+        from alm.training.waiting import main_process_first
 
         args = self.args
         store = TokenStore.open(args.tokens) if args.tokens else None
@@ -49,11 +52,13 @@ class PreferenceRun:
         checkpoint = run.begin(self.output, self.ranks, args.overwrite_output, args.resume_from_checkpoint)
         run.require_same_contract(checkpoint, loaded.processor.vocabulary)
         require_same_tuning(checkpoint, self._lora(loaded.processor), args.model)
-        with self.ranks.main_process_first():
+        require_same_spread(checkpoint, self.training, draws=True)
+        with main_process_first(self.ranks):
             (self.output / run.SEQUENCES).mkdir(exist_ok=True)
             digest = f"{args.method} {run.file_digest(args.data)}"
             run.require_same_data(self.output / run.SEQUENCES / "data.json", digest, checkpoint is not None)
-        self._train(self._trainer(loaded, data, held_out, kind), held_out, checkpoint, store)
+        with writing(f"a file in {self.output}", self.output):
+            self._train(self._trainer(loaded, data, held_out, kind), held_out, checkpoint, store)
 
     def _data(self, file: str, loaded: "LoadedCheckpoint", store: Any) -> tuple[Any, str | None]:
         """Rows of a file, and for GRPO what kind of turn they ask for."""
@@ -69,6 +74,7 @@ class PreferenceRun:
         from alm.preference.trainers import PairTrainer, QuestionTrainer
         from alm.training.lora import base_reference
         from alm.training.sft import JsonLinesLog
+        from alm.training.stopping import StopAtSignal
 
         config = self._lora(loaded.processor)
         loaded.model.name_or_path = base_reference(self.args.model)  # peft takes the adapter's base from here
@@ -78,16 +84,18 @@ class PreferenceRun:
             "eval_dataset": held_out,
             "processor": loaded.processor,
             "peft_config": config,
-            "callbacks": [JsonLinesLog(self.output)],
+            "callbacks": [JsonLinesLog(self.output), StopAtSignal()],
         }
         if kind is None:
             trainer: Any = PairTrainer(loaded.model, ref_model=self._reference(), **common)
         else:
-            from alm.preference.judges import Judges, grammar_of, require_room
+            from alm.generation.tasks import require_room
+            from alm.preference.judges import Judges, grammar_of
 
             grammar = grammar_of(self.args, self.training, loaded.processor, kind)
             longest = max(max(rows["prompt_tokens"]) for rows in (data, held_out) if rows is not None)
-            require_room(loaded.processor, longest, self.training.max_completion_length)
+            room = self.training.max_completion_length
+            require_room(loaded.processor, longest, room, "--max_completion_length (answers) or --max_seconds (audio)")
             judges = Judges.of(self.args, loaded.processor, kind, grammar, str(self.training.device))
             self.labels = judges.labels
             under = grammar if self.args.grammar else None
@@ -115,13 +123,14 @@ class PreferenceRun:
 
     def _before(self, trainer: Any, checkpoint: str | None) -> Any:
         """What is held out, measured with the first weights; a run that goes on finds it written down."""
+        from alm.data.tokens_files import write_atomic
         from alm.training.run import SEQUENCES
 
         record = self.output / SEQUENCES / "before.json"
         if checkpoint is None:
             measured = trainer.evaluate()
             if self.ranks.is_main_process:
-                record.write_text(json.dumps(measured), encoding="utf-8")
+                write_atomic(record, json.dumps(measured).encode())
         return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
 
     def _train(self, trainer: Any, held_out: Any, checkpoint: str | None, store: Any) -> None:
@@ -130,6 +139,7 @@ class PreferenceRun:
         from alm.training.sft import save_final
 
         finished = run.is_complete(checkpoint, self.training.max_steps)
+        text = self.args.add_text_loss(trainer, trainer.processor, self.output / run.SEQUENCES, checkpoint is not None)
         before = self._before(trainer, checkpoint) if held_out is not None else None
         if finished:
             trainer._load_from_checkpoint(checkpoint)
@@ -151,7 +161,10 @@ class PreferenceRun:
             "arguments": asdict(self.args),
             "trainer": self.training.to_dict(),
             "training": metrics,
+            "text_loss": text and text.found,
         }
         run.write_manifest(self.output, parts, sys.argv)
         shutil.rmtree(self.output / run.SEQUENCES)
+        if text:
+            print(text)
         print(f"saved to {self.output}")

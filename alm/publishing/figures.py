@@ -13,7 +13,12 @@ from alm.scoring.results import Result, read_result
 from alm.scoring.statistics import Estimate
 
 NOT_RUN = "not run"
-KINDS = {"official": "the benchmark's own rule", "option": "strict option parser", "loglikelihood": "log-likelihood"}
+KINDS = {
+    "official": "the benchmark's own rule",
+    "option": "strict option parser",
+    "loglikelihood": "log-likelihood",
+    "letter": "letter",
+}
 
 
 @dataclass

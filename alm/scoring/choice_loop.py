@@ -1,83 +1,48 @@
-"""The run of a model over a multiple-choice benchmark: each clip encoded once, answers logged batch by batch."""
+"""The run of a system over a benchmark of questions: requests batch by batch, answers logged as they come."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
-from alm.data.example import Message
-from alm.encoding import IGNORED
-from alm.processing import AudioLanguageProcessor, LengthError
-from alm.prompts import multiple_choice_prompt
-from alm.scoring.answering import greedy_texts
-from alm.scoring.choices import bare_answer
+from alm.scoring.answers import Answer, Answers, Question, Rule
+from alm.scoring.choice_settings import CONTROLS, NO_AUDIO, LoopSettings
+from alm.scoring.choices import bare_choices
 from alm.scoring.clips import Clips, require_clips
 from alm.scoring.item_log import ItemLog, Row
-from alm.scoring.loglikelihood import score_choices
-from alm.scoring.multiple_choice import Answer, Answers, Question, candidates, correct
-from alm.vocabulary import ContractError
-from codec.audio import AudioError
-from codec.base import Codes
+from alm.scoring.multiple_choice import candidates, rotations
+from alm.scoring.prompts import LETTER_PROMPT, PROMPTS
+from alm.scoring.systems.base import ChoiceScorer, Refused, Request, System
 
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """What a run computes. Everything but `batch_size` changes rows and belongs to the resume key."""
-
-    generation: bool = True
-    loglikelihood: bool = True
-    control: bool = True
-    max_new_tokens: int = 128
-    batch_size: int = 8
-
-    def scores(self) -> list[str]:
-        """Names of the scores that come of it."""
-        return ["official", "option"] * self.generation + ["loglikelihood", "loglikelihood_mean"] * self.loglikelihood
-
-    def decoding(self) -> dict[str, Any]:
-        """For manifest and resume key."""
-        return {
-            "generation": "greedy, text tokens only, cut to the bare answer" if self.generation else None,
-            "max_new_tokens": self.max_new_tokens,
-            "loglikelihood": "sum over the choice and its end of turn" if self.loglikelihood else None,
-            "no_audio_control": self.control,
-        }
-
-    def unavailable(self) -> dict[str, str]:
-        """Scores that were switched off, and how to have them."""
-        off = {"official": self.generation, "option": self.generation, "loglikelihood": self.loglikelihood}
-        flags = {"official": "--no_generation", "option": "--no_generation", "loglikelihood": "--no_loglikelihood"}
-        return {name: f"switched off; run again without {flags[name]}" for name, on in off.items() if not on}
+Part = dict[str, Any] | Refused
+"""Fields of an `Answer`, or why there are none."""
 
 
 class Asked(NamedTuple):
-    """A question as ids: the prompt `(L,)`, and the answer that each choice would be, by its position."""
+    """A question as it is put once: its wording (perhaps with rotated choices) and the clip (None: without)."""
 
     item: Question
-    ids: list[int]
-    choices: dict[int, list[int]]
+    audio: Path | None
 
 
+@dataclass
 class ChoiceLoop:
-    """Answers questions with a model, in batches of clips of similar length, longest first (memory runs out at once or never).
+    """Puts questions to a system, in batches of clips of similar length, longest first (memory runs out at once or never, and the
+    time left is never underestimated).
 
     Batches are cut from the whole benchmark and not from what is left of it: a resumed run computes the same batches and so
-    the same rows to the last bit.
+    the same rows to the last bit. `partners` names, by question, the one whose clip it hears as `SHUFFLED_AUDIO`.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        processor: AudioLanguageProcessor,
-        paths: Mapping[str, Path],
-        settings: LoopSettings,
-    ) -> None:
-        self.model, self.processor, self.paths, self.settings = model.eval(), processor, paths, settings
-        self.problems: dict[str, str] = {}
-        self._last: dict[Path, Codes] = {}  # codes of the batch before
+    system: System
+    paths: Mapping[str, Path]
+    settings: LoopSettings
+    rule: Rule
+    partners: Mapping[str, str] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
 
     def run(self, questions: Sequence[Question], clips: Clips, log: ItemLog, max_missing: float) -> Answers:
         """Answer every question that `log` does not hold yet; return all answers.
@@ -99,92 +64,149 @@ class ChoiceLoop:
         return collect(questions, log.rows)
 
     def _rows(self, batch: Sequence[Question]) -> list[Row]:
-        codes = self._encode(batch)
-        asked = self._ask([(item, codes[item.id]) for item in batch if item.id in codes])
-        answers = self._answer(asked)
-        silent = self._answer(self._ask([(item, None) for item in batch])) if self.settings.control else {}
+        heard = [item for item in batch if item.id not in self.problems]
+        replies = self._answers([Asked(item, self.paths[item.id]) for item in heard])
+        answers: dict[str, Answer] = {}
+        for item, reply in zip(heard, replies, strict=True):
+            if isinstance(reply, Refused):
+                self.problems[item.id] = f"question {item.id}: {reply.reason}"
+            else:
+                answers[item.id] = reply
+        turned = self._rotations([item for item in heard if item.id in answers]) if self.settings.cyclic else {}
+        controls = {name: self._control(name, batch) for name in self.settings.controls}
+        scored = [answers.get(item.id, Answer()) for item in batch]
+        verdicts = self.rule.verdicts(batch, scored, self.settings.scores(self.rule))
         return [
             {
                 "id": item.id,
                 **answer.to_row(),
-                "correct": correct(item, answer, self.settings.scores()),
-                "no_audio": silent[item.id].to_row() if item.id in silent else None,
+                "correct": verdict,
+                **{name: said[item.id].to_row() if item.id in said else None for name, said in controls.items()},
+                "shuffled_with": self.partners.get(item.id),
+                "rotations": [one.to_row() for one in turned[item.id]] if item.id in turned else None,
                 "missing": self.problems.get(item.id),
             }
-            for item in batch
-            for answer in [answers.get(item.id, Answer())]
+            for item, answer, verdict in zip(batch, scored, verdicts, strict=True)
         ]
 
-    def _encode(self, batch: Sequence[Question]) -> dict[str, Codes]:
-        """Codes by question id; a clip that cannot be decoded becomes a problem, and the others of its batch are kept."""
-        readable = [item.id for item in batch if item.id not in self.problems]
-        by_path = {path: codes for path, codes in self._last.items() if path in {self.paths[i] for i in readable}}
-        paths = [path for path in dict.fromkeys(self.paths[i] for i in readable) if path not in by_path]
-        try:
-            by_path |= dict(zip(paths, self.processor.encode_audio(paths), strict=True)) if paths else {}
-        except (AudioError, LengthError):
-            for path in paths:
-                try:
-                    by_path[path] = self.processor.encode_audio([path])[0]
-                except (AudioError, LengthError) as error:
-                    self.problems.update((i, str(error)) for i in readable if self.paths[i] == path)
-        self._last = by_path
-        return {item_id: by_path[self.paths[item_id]] for item_id in readable if self.paths[item_id] in by_path}
-
-    def _ask(self, pairs: Sequence[tuple[Question, Codes | None]]) -> list[Asked]:
-        """Ids of the questions; one that is too long for the model becomes a problem: nothing is cut to fit."""
-        asked = []
-        for item, codes in pairs:
-            audio = [] if codes is None else [{"type": "audio", "codes": codes}]
-            text = {"type": "text", "text": multiple_choice_prompt(item.question, item.choices)}
-            prompt: list[Message] = [{"role": "user", "content": [*audio, text]}]
-            try:
-                ids = self.processor.encode_messages(prompt, add_generation_prompt=True)
-                wanted = candidates(item.choices) if self.settings.loglikelihood else []
-                asked.append(Asked(item, ids, {i: self._choice_ids(prompt, ids, item.choices[i]) for i in wanted}))
-            except LengthError as error:
-                self.problems[item.id] = f"question {item.id}: {error}"
-        return asked
-
-    def _choice_ids(self, prompt: list[Message], ids: Sequence[int], choice: str) -> list[int]:
-        """The ids on which the model would have been trained for this answer, its end of turn included."""
-        answer: Message = {"role": "assistant", "content": [{"type": "text", "text": choice}]}
-        trained = self.processor.training_ids([*prompt, answer])
-        if list(trained.input_ids[: len(ids)]) != list(ids):
-            raise ContractError(
-                "the chat template writes another prompt for training than for generation: the model would be asked in a form "
-                "that it has never seen. Compare the checkpoint's chat template with the one that it was trained with."
-            )
-        return [token for token, label in zip(trained.input_ids, trained.labels, strict=True) if label != IGNORED]
-
-    def _answer(self, asked: Sequence[Asked]) -> dict[str, Answer]:
-        answers = [Answer(prompt_tokens=len(question.ids)) for question in asked]
-        if self.settings.generation and asked:
-            generated = greedy_texts(
-                self.model, self.processor, [question.ids for question in asked], self.settings.max_new_tokens
-            )
-            answers = [
-                replace(answer, prediction=bare_answer(text, question.item.choices), generated=text, stopped=stopped)
-                for answer, question, (text, stopped) in zip(answers, asked, generated, strict=True)
+    def _control(self, name: str, batch: Sequence[Question]) -> dict[str, Answer]:
+        """The same questions without their clip, or with another's; what cannot be asked is left out."""
+        if name == NO_AUDIO:
+            asked = [Asked(item, None) for item in batch]
+        else:
+            asked = [
+                Asked(item, self.paths[self.partners[item.id]])
+                for item in batch
+                if self.partners.get(item.id, item.id) not in self.problems and item.id in self.partners
             ]
-        if self.settings.loglikelihood:
-            answers = [self._score(answer, question) for answer, question in zip(answers, asked, strict=True)]
-        return {question.item.id: answer for question, answer in zip(asked, answers, strict=True)}
+        replies = zip(asked, self._answers(asked), strict=True)
+        return {one.item.id: reply for one, reply in replies if isinstance(reply, Answer)}
 
-    def _score(self, answer: Answer, question: Asked) -> Answer:
-        sums: list[float | None] = [None] * len(question.item.choices)
-        tokens = [0] * len(sums)
-        if question.choices:
-            scores = score_choices(self.model, question.ids, list(question.choices.values()))
-            for index, total, count in zip(question.choices, scores.sums, scores.tokens, strict=True):
-                sums[index], tokens[index] = total, count
-        return replace(answer, loglikelihood=sums, tokens=tokens)
+    def _rotations(self, items: Sequence[Question]) -> dict[str, list[Answer]]:
+        """Answers to each question's 2nd, 3rd, … rotation; a refused one (no longer than the first, so rare) counts as wrong."""
+        found: dict[str, list[Answer]] = {item.id: [] for item in items}
+        for shift in range(1, max((len(item.choices) for item in items), default=0)):
+            asked = [Asked(rotations(item)[shift], self.paths[item.id]) for item in items if shift < len(item.choices)]
+            for one, reply in zip(asked, self._answers(asked), strict=True):
+                found[one.item.id].append(reply if isinstance(reply, Answer) else Answer())
+        return found
+
+    def _answers(self, asked: Sequence[Asked]) -> list[Answer | Refused]:
+        """An answer to each, with all that the settings want; refused where any part of it is."""
+        settings = self.settings
+        stages = {
+            self._generated: settings.generation,
+            self._likelihoods: settings.loglikelihood,
+            self._letters: settings.letter,
+        }
+        parts = [stage(asked) for stage, wanted in stages.items() if wanted and asked]
+        return [_joined([part[place] for part in parts]) for place in range(len(asked))]
+
+    def _generated(self, asked: Sequence[Asked]) -> list[Part]:
+        replies = self.system.answer(
+            [_request(one, self.settings.prompt) for one in asked], self.settings.max_new_tokens
+        )
+        return [
+            reply
+            if isinstance(reply, Refused)
+            else {
+                "prediction": self.rule.prediction(reply.text, one.item),
+                "generated": reply.text,
+                "truncated": not reply.stopped,
+                "prompt_tokens": reply.prompt_tokens,
+            }
+            for one, reply in zip(asked, replies, strict=True)
+        ]
+
+    def _likelihoods(self, asked: Sequence[Asked]) -> list[Part]:
+        requests = [
+            _request(one, self.settings.prompt)._replace(choices=tuple(choices[i] for i in candidates(choices)))
+            for one in asked
+            for choices in [bare_choices(one.item.choices)]
+        ]
+        return [
+            reply if isinstance(reply, Refused) else {"loglikelihood": reply[0], "tokens": reply[1]}
+            for reply in self._scored(asked, requests)
+        ]
+
+    def _letters(self, asked: Sequence[Asked]) -> list[Part]:
+        requests = [
+            _request(one, LETTER_PROMPT)._replace(
+                choices=tuple(ascii_uppercase[i] for i in candidates(bare_choices(one.item.choices))), closed=False
+            )
+            for one in asked
+        ]
+        return [
+            reply if isinstance(reply, Refused) else {"letters": reply[0]} for reply in self._scored(asked, requests)
+        ]
+
+    def _scored(
+        self, asked: Sequence[Asked], requests: Sequence[Request]
+    ) -> Iterator[tuple[list[float | None], list[int]] | Refused]:
+        """Sums and numbers of tokens per choice; None and 0 for one that is no candidate."""
+        assert isinstance(self.system, ChoiceScorer)  # `score_system` switches likelihoods off for others
+        real = [request for request in requests if request.choices]
+        replies = iter(self.system.score(real) if real else [])
+        for one, request in zip(asked, requests, strict=True):
+            sums: list[float | None] = [None] * len(one.item.choices)
+            tokens = [0] * len(sums)
+            if request.choices:
+                reply = next(replies)
+                if isinstance(reply, Refused):
+                    yield reply
+                    continue
+                places = candidates(bare_choices(one.item.choices))
+                for place, total, count in zip(places, reply.sums, reply.tokens, strict=True):
+                    sums[place], tokens[place] = total, count
+            yield sums, tokens
+
+
+def _request(asked: Asked, prompt: str) -> Request:
+    return Request(PROMPTS[prompt](asked.item.question, bare_choices(asked.item.choices)), asked.audio)
+
+
+def _joined(parts: Sequence[Part]) -> Answer | Refused:
+    fields: dict[str, Any] = {}
+    for part in parts:
+        if isinstance(part, Refused):
+            return part
+        fields |= part
+    return Answer(**fields)
 
 
 def collect(questions: Sequence[Question], rows: Mapping[str, Row]) -> Answers:
-    """Answers of the logged rows; a question without a clip has none, its control has."""
+    """Answers of the logged rows; a question without a clip has none, its controls may."""
     found = {item.id: rows[item.id] for item in questions if item.id in rows}
     return Answers(
         answers={i: Answer.from_row(row) for i, row in found.items() if row["missing"] is None},
-        no_audio={i: Answer.from_row(row["no_audio"]) for i, row in found.items() if row["no_audio"]},
+        controls={
+            name: {i: Answer.from_row(row[name]) for i, row in found.items() if row.get(name)}
+            for name in CONTROLS
+            if any(row.get(name) for row in found.values())
+        },
+        rotations={
+            i: [Answer.from_row(one) for one in row["rotations"]]
+            for i, row in found.items()
+            if row.get("rotations") is not None
+        },
     )

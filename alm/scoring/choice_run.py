@@ -1,4 +1,4 @@
-"""One run of a multiple-choice benchmark, from its command line to its `Result`; what MMAR's and MMAU's scripts share.
+"""One run of a benchmark of questions, from its command line to its `Result`; what MMAR, MMAU, ClothoAQA and MusicQA share.
 
 Importing it loads no torch: `--help`, `--dry_run` and stored answers are quick.
 """
@@ -6,17 +6,22 @@ Importing it loads no torch: `--help`, `--dry_run` and stored answers are quick.
 import hashlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alm.data.example import DataError
-from alm.prompts import MULTIPLE_CHOICE_PROMPT_ID, multiple_choice_prompt
+from alm.scoring.answers import Answer, Answers, Question, Rule
+from alm.scoring.choice_settings import CONTROLS, SHUFFLED_AUDIO, LoopSettings
+from alm.scoring.choices import bare_choices
+from alm.scoring.controls import shuffled_clips
 from alm.scoring.item_log import ItemLog
-from alm.scoring.manifest import resume_key, weights_digest
-from alm.scoring.multiple_choice import Answer, Answers, Question, correct, summarise
+from alm.scoring.manifest import environment, resume_key
 from alm.scoring.predictions import read_predictions
-from alm.scoring.results import Result
+from alm.scoring.prompts import PROMPTS
+from alm.scoring.results import Result, render_table, write_result
+from alm.scoring.summary import summarise
+from alm.scoring.systems.base import ChoiceScorer, System
 
 
 def option(default: Any, text: str) -> Any:
@@ -26,7 +31,7 @@ def option(default: Any, text: str) -> Any:
 
 @dataclass
 class ChoiceArguments:
-    """The command line of a multiple-choice benchmark."""
+    """The command line of a benchmark of questions."""
 
     model: str | None = option(None, "checkpoint to score: a local folder or a Hub id")
     predictions: str | None = option(
@@ -53,19 +58,32 @@ class ChoiceArguments:
     )
     device: str = option("cpu", "where the model runs: cpu, cuda, cuda:1, …")
     batch_size: int = option(8, "questions answered together; does not change the answers")
-    max_new_tokens: int = option(128, "limit of a generated answer; answers that reach it are counted as stopped")
+    prompt: str = option("mmar-authors", f"how a question is put, by name: {', '.join(PROMPTS)}")
+    max_new_tokens: int = option(128, "limit of a generated answer; answers that reach it are counted as truncated")
     max_missing: float = option(
         0.1, "share of clips that may be missing or unreadable (they count as wrong) before the run stops"
     )
-    generation: bool = option(True, "score generated answers (official, option)")
-    loglikelihood: bool = option(True, "score the log-likelihood of the choices")
-    control: bool = option(True, "ask the same model the same questions without the audio, too")
+    generation: bool = option(True, "score generated answers by the benchmark's rule and ours")
+    loglikelihood: bool = option(True, "score the log-likelihood of the choices, summed and per token")
+    letter: bool = option(True, "score the likelihood of the choices' letters, asked with lettered choices")
+    controls: list[str] = field(
+        default_factory=lambda: list(CONTROLS),
+        metadata={"help": "ask the same without the clip, and with another's: no_audio, shuffled_audio; or none"},
+    )
+    permutations: Literal["none", "cyclic"] = option(
+        "none", "cyclic: ask each question with every rotation of its choices, too; mean, and share right under all"
+    )
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.predictions is None):
             raise ValueError("give either --model CHECKPOINT or --predictions FILE")
-        if self.model and not (self.generation or self.loglikelihood):
-            raise ValueError("--no_generation and --no_loglikelihood together leave nothing to score")
+        if self.model and not (self.generation or self.loglikelihood or self.letter):
+            raise ValueError("--no_generation, --no_loglikelihood and --no_letter together leave nothing to score")
+        if self.prompt not in PROMPTS:
+            raise ValueError(f"--prompt takes one of {', '.join(PROMPTS)}, got {self.prompt!r}")
+        self.controls = [] if self.controls == ["none"] else self.controls
+        if unknown := [name for name in self.controls if name not in CONTROLS]:
+            raise ValueError(f"--controls takes {', '.join(CONTROLS)}, or none alone; got {', '.join(unknown)}")
         for name in ("limit", "batch_size", "max_new_tokens"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1, got {value}")
@@ -75,117 +93,173 @@ class ChoiceArguments:
     @property
     def items_path(self) -> Path:
         """Where the rows of the items go, beside the result."""
-        output = Path(self.output)  # not with_suffix: of "qwen3-0.6b" it would leave "qwen3-0"
-        return output.with_name(output.name.removesuffix(".json") + ".items.jsonl")
+        return beside(self.output, ".items.jsonl")
 
 
-def plan(args: ChoiceArguments, questions: Sequence[Question], paths: Mapping[str, Path]) -> str:
+def beside(output: str, ending: str) -> Path:
+    """A file that belongs to a result: its name with another ending."""
+    path = Path(output)  # not with_suffix: of "qwen3-0.6b" it would leave "qwen3-0"
+    return path.with_name(path.name.removesuffix(".json") + ending)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Questions, their clips by id, the rule that scores them, and what the manifest tells of the data (`data_sha256` at least)."""
+
+    name: str
+    questions: Sequence[Question]
+    paths: Mapping[str, Path]
+    rule: Rule
+    data: Mapping[str, Any]
+
+
+def run(benchmark: Benchmark, args: ChoiceArguments, command: Sequence[str]) -> Result | None:
+    """Do what the command line says: the plan (None), or a `Result`, written and printed."""
+    if args.dry_run:
+        print(plan(benchmark, args))
+        return None
+    result = score(benchmark, args, command)
+    write_result(result, args.output)
+    print(render_table(result))
+    print(f"\nresult: {args.output}; rows of the items: {args.items_path}")
+    return result
+
+
+def plan(benchmark: Benchmark, args: ChoiceArguments) -> str:
     """What a run would do, for `--dry_run`."""
-    there = sum(path.is_file() for path in paths.values())
-    chosen = {
-        "official and option by greedy generation": args.generation,
-        "log-likelihood of the choices": args.loglikelihood,
-        "the same without the audio": args.control,
-    }
-    scores = ", ".join(name for name, wanted in chosen.items() if wanted)
+    there = sum(path.is_file() for path in benchmark.paths.values())
+    settings, first = settings_of(benchmark, args), benchmark.questions[0]
+    scores = ", ".join(settings.scores(benchmark.rule) if args.model else benchmark.rule.generated)
+    beside = f"; controls {', '.join(settings.controls) or 'none'}; permutations {args.permutations}"
     work = (
-        f"model {args.model} on {args.device}, batches of {args.batch_size}: {scores}"
+        f"model {args.model} on {args.device}, batches of {args.batch_size}: {scores}{beside}"
         if args.model
-        else f"stored answers of {args.predictions}: official and option"
+        else f"stored answers of {args.predictions}: {scores}"
     )
-    prompt = multiple_choice_prompt(questions[0].question, questions[0].choices)
+    prompt = PROMPTS[settings.prompt](first.question, bare_choices(first.choices))
     return (
-        f"{len(questions)} questions, {there} of {len(paths)} clips found\n{work}\nresult to {args.output}\n"
-        f"first prompt ({MULTIPLE_CHOICE_PROMPT_ID}):\n\n{prompt}"
+        f"{len(benchmark.questions)} questions, {there} of {len(benchmark.paths)} clips found\n{work}\nresult to {args.output}\n"
+        f"first prompt ({settings.prompt}):\n\n{prompt}"
     )
 
 
-def score_predictions(
-    benchmark: str,
-    args: ChoiceArguments,
-    questions: Sequence[Question],
-    paths: Mapping[str, Path],
-    manifest: dict[str, Any],
-) -> Result:
-    """Score `--predictions` as they are, without any cut; the clips at `paths` are not needed.
+def settings_of(benchmark: Benchmark, args: ChoiceArguments) -> LoopSettings:
+    """The loop's settings; of open questions, no choice is scored or rotated. Raises `DataError` where that leaves nothing."""
+    closed = all(item.choices for item in benchmark.questions)
+    if not closed and not args.generation:
+        raise DataError(
+            f"{benchmark.name}: open questions can only be answered, and --no_generation leaves nothing to score"
+        )
+    return LoopSettings(
+        prompt=args.prompt,
+        generation=args.generation,
+        loglikelihood=args.loglikelihood and closed,
+        letter=args.letter and closed,
+        controls=tuple(args.controls),
+        cyclic=args.permutations == "cyclic" and closed,
+        max_new_tokens=args.max_new_tokens,
+        batch_size=args.batch_size,
+    )
+
+
+def score(benchmark: Benchmark, args: ChoiceArguments, command: Sequence[str]) -> Result:
+    """The `Result` of `--predictions` or of `--model`."""
+    if args.predictions:
+        return score_predictions(benchmark, args, environment(command))
+    from alm.scoring.clips import inspect_clips
+    from alm.scoring.systems.checkpoint import CheckpointSystem
+
+    clips = inspect_clips(benchmark.paths, args.max_missing)  # before a model is loaded
+    system = CheckpointSystem.load(args.model or "", args.codec, args.device)
+    return score_system(benchmark, args, environment(command), system, clips)
+
+
+def score_predictions(benchmark: Benchmark, args: ChoiceArguments, told: Mapping[str, Any]) -> Result:
+    """Score `--predictions` as they are, without any cut; the clips are not needed.
 
     Raises `DataError` where no answer belongs to a question.
     """
-    path, names = Path(args.predictions or ""), ["official", "option"]
+    path, names, questions = Path(args.predictions or ""), list(benchmark.rule.generated), benchmark.questions
     if path.resolve() == args.items_path.resolve():
         raise DataError(f"{path} would be replaced by the rows of this run; choose another --output")
     answers = read_predictions(path)
     known = {item.id for item in questions}
     if not known & answers.keys():
         raise DataError(
-            f"{path}: none of its {len(answers)} answers belongs to a question of {manifest['data']}; check --data"
+            f"{path}: none of its {len(answers)} answers belongs to a question of {benchmark.data.get('data')}; check --data"
         )
+    given = [answers.get(item.id, Answer()) for item in questions]
     rows = [
-        {"id": item.id, "prediction": answer.prediction, "correct": correct(item, answer, names)}
-        for item in questions
-        for answer in [answers.get(item.id, Answer())]
+        {"id": item.id, "prediction": answer.prediction, "correct": verdict}
+        for item, answer, verdict in zip(
+            questions, given, benchmark.rule.verdicts(questions, given, names), strict=True
+        )
     ]
     source = {"predictions": path.name, "predictions_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    with ItemLog(args.items_path, resume_key(**source, data_sha256=manifest["data_sha256"])) as log:
+    with ItemLog(args.items_path, resume_key(**source, **benchmark.data)) as log:
         log.append(rows)
     return summarise(
-        benchmark,
+        benchmark.name,
         args.system or path.stem,
         questions,
         Answers(answers),
+        benchmark.rule,
         names,
-        manifest | source | {"prompt_id": None, "decoding": None},
-        unavailable={"loglikelihood": "stored answers have none; score with --model"},
+        {**benchmark.data, "limit": args.limit, **told, **source, "prompt_id": None, "decoding": None},
+        unavailable=dict.fromkeys(("loglikelihood", "letter"), "stored answers have none; score with --model"),
         counts={"unknown_ids": len(answers.keys() - known)},
         items=args.items_path.name,
     )
 
 
-def score_model(
-    benchmark: str,
-    args: ChoiceArguments,
-    questions: Sequence[Question],
-    paths: Mapping[str, Path],
-    manifest: dict[str, Any],
+def score_system(
+    benchmark: Benchmark, args: ChoiceArguments, told: Mapping[str, Any], system: System, clips: Any
 ) -> Result:
-    """Run `--model` over the questions; `paths` are the clips by question id.
+    """Put the questions to a system; `clips` is what `alm.scoring.clips.inspect_clips` found.
 
-    Raises `DataError` when more than `--max_missing` of the clips are missing or unreadable, before the model is loaded where
-    their headers tell.
+    Raises `DataError` when more than `--max_missing` of the clips cannot be read.
     """
-    from alm.scoring.choice_loop import ChoiceLoop, LoopSettings
-    from alm.scoring.clips import inspect_clips
+    from alm.scoring.choice_loop import ChoiceLoop
 
-    settings = LoopSettings(args.generation, args.loglikelihood, args.control, args.max_new_tokens, args.batch_size)
-    clips = inspect_clips(paths, args.max_missing)
-
-    from alm.checkpoint import load_checkpoint
-
-    model, processor = load_checkpoint(args.model or "", codec=args.codec, device=args.device)
+    settings, rule = settings_of(benchmark, args), benchmark.rule
+    unavailable = settings.unavailable(rule)
+    if not isinstance(system, ChoiceScorer):
+        settings = replace(settings, loglikelihood=False, letter=False)
+        unavailable |= dict.fromkeys(
+            ("loglikelihood", "letter"), f"{system.label} gives no likelihoods of given answers"
+        )
+    partners = shuffled_clips(benchmark.paths, clips.seconds) if SHUFFLED_AUDIO in settings.controls else {}
+    if SHUFFLED_AUDIO in settings.controls and not partners:
+        unavailable[SHUFFLED_AUDIO] = "needs two clips that can be read"
+    identity = dict(system.identity)
     decided_by = {
-        "weights": weights_digest(model),
-        "vocabulary": processor.vocabulary.hash,
-        "data_sha256": manifest["data_sha256"],
-        "prompt_id": MULTIPLE_CHOICE_PROMPT_ID,
-        "decoding": settings.decoding() | {"dtype": str(model.dtype)},
-        "code": manifest["code"],
+        **identity,
+        **benchmark.data,
+        "prompt_id": settings.prompt,
+        "decoding": settings.decoding(),
+        "code": told["code"],
     }
     key = resume_key(**decided_by)
-    with ItemLog(args.items_path, key, args.resume, is_done=lambda row: row["missing"] is None) as log:
+
+    def is_done(row: dict[str, Any]) -> bool:
+        return row["missing"] is None and row["shuffled_with"] == partners.get(row["id"])
+
+    with ItemLog(args.items_path, key, args.resume, is_done) as log:
         if args.resume:
             print(f"{len(log.rows)} rows taken over, {log.foreign} of another run left aside", file=sys.stderr)
-        loop = ChoiceLoop(model, processor, paths, settings)
-        answers = loop.run(questions, clips, log, args.max_missing)
+        loop = ChoiceLoop(system, benchmark.paths, settings, rule, partners)
+        answers = loop.run(benchmark.questions, clips, log, args.max_missing)
     for problem in loop.problems.values():
         print(f"counted as wrong: {problem}", file=sys.stderr)
     return summarise(
-        benchmark,
-        args.system or Path(args.model or "").name,
-        questions,
+        benchmark.name,
+        args.system or system.label,
+        benchmark.questions,
         answers,
-        settings.scores(),
-        {**manifest, "model": args.model, "codec": processor.vocabulary.codec_fingerprint, **decided_by}
+        rule,
+        settings.scores(rule),
+        {**told, "limit": args.limit, "model": args.model, **decided_by}
         | {"resume_key": key, "batch_size": args.batch_size},
-        unavailable=settings.unavailable(),
+        unavailable=unavailable,
         items=args.items_path.name,
     )

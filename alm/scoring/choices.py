@@ -73,6 +73,13 @@ def gold_indices(answer: str, choices: Sequence[str]) -> frozenset[int]:
     return frozenset(index for index, choice in enumerate(bare) if normalise(choice) == normalise(answer))
 
 
+def gold_text(answer: str, choices: Sequence[str]) -> str:
+    """The answer as the official rule wants it: the text itself, or of a mirror that gives a letter only, that choice's text."""
+    named = sorted(gold_indices(answer, choices))
+    only_letter = re.fullmatch(r"[A-Z]", answer.strip()) and bare_choices(choices) != tuple(choices)
+    return choices[named[0]] if named and only_letter else answer
+
+
 def same_choices(index: int, choices: Sequence[str]) -> frozenset[int]:
     """All positions whose text is that of `choices[index]`."""
     return frozenset(other for other, choice in enumerate(choices) if normalise(choice) == normalise(choices[index]))
@@ -100,14 +107,20 @@ def bare_answer(prediction: str, choices: Sequence[str]) -> str:
     Takes the inside of the last `<answer>` tag, then what follows a "The answer is" at the very beginning, then drops a leading
     "(B) " or "B. " that text follows, and outer white space; stops as soon as the text is one of the choices ("F. Scott
     Fitzgerald" is no letter and a name). "The answer is" alone costs 9 points of 100 under the official rule, because wrong
-    choices contain its words. A plain text stays as it is.
+    choices contain its words. A plain text stays as it is. Where the file's choices carry letters (the official rule wants them
+    then), a choice named without its letter is given as the file has it.
     """
-    known = {normalise(choice) for choice in choices}
+    bare = bare_choices(choices)
+    known = {normalise(choice) for choice in (*choices, *bare)}
     text = prediction.strip()
     for cut in (_inside_tag, _after_lead_in, _without_letter):
         if normalise(text) in known:
             break
         text = cut(text)
+    if bare != tuple(choices):
+        named = parse_option(prediction, choices)
+        if named is not None and normalise(bare[named]) == normalise(text):
+            return choices[named]
     return text
 
 

@@ -4,7 +4,9 @@ On MMAU's test-mini "always the first option" earns 39.5 %, more than several pu
 says little. Each control is a vector of expected item scores, so that it can be averaged over any group of items.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -60,3 +62,25 @@ def longest_choice(items: Sequence[HasChoices]) -> NDArray[np.float64]:
         longest = {index for index, length in enumerate(lengths) if length == max(lengths)}
         scores.append(len(longest & gold_indices(item.answer, item.choices)) / len(longest))
     return np.array(scores)
+
+
+def shuffled_clips(paths: Mapping[str, Path], usable: Collection[str]) -> dict[str, str]:
+    """Question id → the question whose clip it hears in the shuffled-audio control: never its own clip, and never at random.
+
+    The clips stand in a ring, ordered by a digest of the first question about each, and every question gets the next `usable` clip:
+    a derangement of the clips where all are usable, the same on every machine, whatever the order of the file. Empty where fewer
+    than two clips are usable.
+    """
+    owner: dict[Path, str] = {}
+    for item_id in sorted(paths):
+        owner.setdefault(paths[item_id], item_id)
+    ring = sorted(owner, key=lambda clip: hashlib.sha256(owner[clip].encode()).digest())
+    following: dict[Path, Path] = {}
+    after: Path | None = None
+    for clip in [*ring, *ring][::-1]:  # twice round: the second time, the last clip knows the first
+        if after is not None and after != clip:
+            following[clip] = after
+        if owner[clip] in usable:
+            after = clip
+    found = {item_id: owner[following[clip]] for item_id, clip in paths.items() if clip in following}
+    return found if len({owner[clip] for clip in ring} & set(usable)) > 1 else {}

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from alm.data.example import DataError
-from alm.scoring.results import write_text_atomically
+from alm.scoring.results import write_lines_atomically
 
 Row = dict[str, Any]
 
@@ -63,7 +63,7 @@ class ItemLog:
         if self.foreign or not resume:
             self.path.replace(self.path.with_name(self.path.name + ".old"))
         # the torn line, if any, must go before something is appended to it
-        write_text_atomically(self.path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in self.rows.values()))
+        write_lines_atomically(self.path, list(self.rows.values()))
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -1,24 +1,13 @@
 """Log-probabilities of all choices of one question, with the prompt computed once and its key-value cache shared."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-
-class ChoiceScores(NamedTuple):
-    """Per choice, in order: the log-probability of all its tokens (natural logarithm), and how many they are."""
-
-    sums: tuple[float, ...]
-    tokens: tuple[int, ...]
-
-    @property
-    def means(self) -> tuple[float, ...]:
-        """Log-probability per token."""
-        return tuple(total / count for total, count in zip(self.sums, self.tokens, strict=True))
+from alm.scoring.systems.base import ChoiceScores
 
 
 @torch.inference_mode()

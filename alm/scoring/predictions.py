@@ -4,7 +4,7 @@ from pathlib import Path
 
 from alm.data.example import DataError
 from alm.data.json_rows import json_rows
-from alm.scoring.multiple_choice import Answer
+from alm.scoring.answers import Answer
 
 PREDICTION_KEYS = ("prediction", "answer_prediction", "model_output")
 """Ours, MMAR's and MMAU's name of the model's text."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,17 @@ LABELS = {
     "longest_choice": "longest",
     "no_audio_loglikelihood": "no audio",
     "no_audio_official": "no audio",
+    "no_audio_exact_match": "no audio",
+    "exact_match": "exact",
+    "constant_answer": "const.",
 }
 """Column heads that are shorter than the names."""
 NAME_WIDTH, COUNT_WIDTH, SCORE_WIDTH, CONTROL_WIDTH = 27, 6, 12, 7
 LABEL_WIDTH = 33
-ALWAYS_SHOWN = ("missing", "unparsed", "stopped")
+ALWAYS_SHOWN = ("missing", "unparsed", "truncated")
 """Counts that are printed even when they are zero."""
+GAIN, GAIN_WIDTH, GAIN_SCORES = "gain_over_", 22, ("official", "exact_match", "loglikelihood")
+"""Controls named `gain_over_CONTROL_SCORE` are printed beside their control, those of at most two of these scores."""
 
 
 @dataclass(frozen=True)
@@ -94,23 +100,53 @@ def write_text_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def write_lines_atomically(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows as JSON lines, likewise."""
+    write_text_atomically(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
 def render_table(result: Result) -> str:
     """The result as text of at most 100 columns: scores and controls with intervals, counts, then a table per group field.
 
     Everything is in per cent; in the tables of groups an estimate reads `value low–high` (95 %), a control its value alone.
     """
-    items = next(iter(result.scores.values())).n if result.scores else 0
+    items = result.counts.get("items") or (next(iter(result.scores.values())).n if result.scores else 0)
     counts = [(name, value) for name, value in result.counts.items() if value or name in ALWAYS_SHOWN]
-    told = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts if name != "items")
+    told = ", ".join(_told(name, value, items) for name, value in counts if name != "items")
     lines = [f"{result.benchmark} · {result.system} · {items:,} items", told, ""]
     lines += [_line(name, score) for name, score in result.scores.items()]
     lines += [f"{name:<{LABEL_WIDTH}}   not available: {reason}" for name, reason in result.unavailable.items()]
-    if result.controls:
-        lines += ["", "controls"]
-        lines += [_line(_control_label(name, result), score) for name, score in result.controls.items()]
+    lines += ["", *_controls(result)] if result.controls else []
     for name, groups in result.groups.items():
         lines += ["", *_group_table(name, groups, result)]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _told(name: str, value: int, items: int) -> str:
+    share = f" ({100 * value / items:.1f} %)" if value and name in ALWAYS_SHOWN else ""
+    return f"{value:,} {name.replace('_', ' ')}{share}"
+
+
+def _controls(result: Result) -> list[str]:
+    """A line per control; beside it how much more the scores earn, point by point of per cent."""
+    scored = [name for name in GAIN_SCORES if name in result.scores][:2]
+    gains = any(name.startswith(GAIN) for name in result.controls)
+    heads = [f"{'gain of ' + LABELS.get(name, name):>{GAIN_WIDTH}}" for name in scored if gains]
+    lines = [f"{'controls':<{LABEL_WIDTH + 9}}{'':<14}{''.join(heads)}"]
+    for name, score in result.controls.items():
+        if name.startswith(GAIN):
+            continue
+        cells = []
+        for of in scored:
+            control = name.removesuffix(f"_{of}")
+            gain = result.controls.get(f"{GAIN}{control}_{of}")
+            cells.append(f"{_points(gain) if gain else '':>{GAIN_WIDTH}}")
+        lines.append(f"{_line(_control_label(name, result), score):<{LABEL_WIDTH + 23}}{''.join(cells)}")
+    return lines
+
+
+def _points(gain: Estimate) -> str:
+    return f"{100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
 
 
 def _line(label: str, score: Estimate) -> str:
@@ -119,8 +155,10 @@ def _line(label: str, score: Estimate) -> str:
 
 
 def _control_label(name: str, result: Result) -> str:
-    position = result.manifest.get("constant_position")
-    return f"{name} (no. {position})" if name == "constant_position" and position else name
+    chosen = result.manifest.get(name)
+    if name == "constant_position" and chosen:
+        return f"{name} (no. {chosen})"
+    return f"{name} ({chosen:.12})" if name == "constant_answer" and chosen else name
 
 
 def _group_table(field_name: str, groups: dict[str, Scores], result: Result) -> list[str]:

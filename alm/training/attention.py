@@ -4,16 +4,18 @@ Transformers' `sdpa` builds a dense T × T mask for a packed row and computes al
 same numbers, quadratic in a document's length instead of the row's, on any device. Meant for training on packed rows only.
 """
 
-from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, PreTrainedModel
+from transformers.utils import is_flash_attn_2_available
 
 NAME = "sdpa_by_document"
 
 
+# compiled, it would be compiled anew for every row's lengths
+@torch.compiler.disable
 def attention_by_document(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -36,18 +38,13 @@ def attention_by_document(
             f"{NAME} is for one packed row with document boundaries (cu_seq_lens_q); for anything else use "
             'model.set_attn_implementation("sdpa")'
         )
-    bounds: list[int] = cu_seq_lens_q.tolist()
+    # `split`, not slices: each slice's gradient would be a whole row of zeros
+    lengths: list[int] = cu_seq_lens_q.diff().tolist()
+    documents = zip(*(whole.split(lengths, dim=2) for whole in (query, key, value)), strict=True)
+    grouped = query.shape[1] != key.shape[1]
     parts = [
-        F.scaled_dot_product_attention(
-            query[:, :, start:end],
-            key[:, :, start:end],
-            value[:, :, start:end],
-            dropout_p=dropout,
-            is_causal=True,
-            scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
-        for start, end in pairwise(bounds)
+        F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped)
+        for q, k, v in documents
     ]
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
@@ -56,3 +53,18 @@ def use_attention_by_document(model: PreTrainedModel) -> None:
     """Switch a model to it. Only in memory: a saved config does not name it."""
     AttentionInterface.register(NAME, attention_by_document)
     model.set_attn_implementation(NAME)
+
+
+def use_attention(model: PreTrainedModel, name: str, use_cpu: bool) -> None:
+    """Switch a model to the attention `name` for training on packed rows.
+
+    `auto` is flash-attention 2 where it is installed and the device is an NVIDIA GPU, else `by_document`; any other name is Transformers'.
+    Flex attention is not chosen: it compiles for every new shape, and has no gradient on a CPU.
+    """
+    if name == "auto":
+        flash = torch.cuda.is_available() and not use_cpu and is_flash_attn_2_available()
+        name = "flash_attention_2" if flash else "by_document"
+    if name == "by_document":
+        use_attention_by_document(model)
+    else:
+        model.set_attn_implementation(name)

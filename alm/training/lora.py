@@ -1,9 +1,10 @@
 """LoRA in a training run: the model wrapped before the trainer is built, and what a run may go on from.
 
-Tried on one and on two CPU processes (DDP). Not tried: DeepSpeed's ZeRO-1 and ZeRO-2, which keep whole weights on every process and need
-nothing else. Refused: ZeRO-3 and FSDP, under which no process has a whole table to copy new rows from or to merge into.
+Tried on one and on two CPU processes (DDP, ZeRO-2). Refused: ZeRO-3 and FSDP, under which no process has a whole table to merge new rows
+into; under ZeRO-3 peft (0.21) reads those rows on CUDA devices only, so that it could not be tried.
 """
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from alm.adapters import is_adapter, read_config
 from alm.data.example import DataError
+from alm.training.processes import uses_fsdp
 from alm.vocabulary import ContractError
 
 if TYPE_CHECKING:
@@ -30,11 +32,7 @@ def with_lora(
     """
     from peft import PeftModel, get_peft_model
 
-    if is_deepspeed_zero3_enabled() or args.fsdp:
-        raise ContractError(
-            "LoRA trains and merges rows of whole tables, and ZeRO-3 and FSDP shard them. Only the adapter has optimiser state, so ZeRO-2 "
-            "costs little more memory: use that, or --lora_rank 0"
-        )
+    require_whole_tables(not (is_deepspeed_zero3_enabled() or uses_fsdp(args)))
     if is_adapter(Path(base)):
         raise ContractError(
             f"{base} is an adapter; LoRA on top of it would have no plain base. Give a merged model: a recipe's OUTPUT_DIR is one, and "
@@ -48,6 +46,33 @@ def with_lora(
     # TRL's loss, which a GPU takes, reads the head's weight and bias; peft's wrapper of trained rows (0.21) passes on the weight alone
     wrapped.get_output_embeddings().bias = None
     return wrapped
+
+
+def four_bits() -> Any:
+    """Transformers' configuration of a base in NF4, embedding and head as they are. Raises `ContractError` without bitsandbytes."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ContractError(
+            "--quantize_base needs bitsandbytes, which is not installed: pip install 'bitsandbytes>=0.46'"
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["lm_head"],  # single rows of it are trained, and TRL's loss reads its weight
+    )
+
+
+def require_whole_tables(whole: bool) -> None:
+    """Raise `ContractError` where a process has not the whole weights."""
+    if not whole:
+        raise ContractError(
+            "LoRA trains and merges rows of whole tables, and ZeRO-3 and FSDP shard them. Only the adapter has optimiser state, so ZeRO-2 "
+            "costs little more memory: use that, or --lora_rank 0"
+        )
 
 
 def base_reference(base: str) -> str:

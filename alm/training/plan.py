@@ -1,48 +1,125 @@
 """What a run is going to do, in words."""
 
+from dataclasses import dataclass
 from typing import Any
 
+from alm.arguments import ConfigFileError
 from alm.data.rows import PackedRows, Shares
 from alm.training.data import DataReport
-from alm.training.memory import ParameterCount, estimate_memory
+from alm.training.layout import Layout
+from alm.training.memory import MemoryEstimate, ParameterCount, estimate_memory
+from alm.training.outline import Outline
+
+ROOM = 0.9
+"""Share of a GPU that a plan may fill; the rest is for the framework, communication and fragments."""
 
 
-def plan(args: Any, training: Any, model: Any, rows: PackedRows, report: DataReport) -> str:
-    """Model, data, steps and memory of a run; `args` are `LanguageModelArguments`, `training` the trainer's."""
-    parameters, made = ParameterCount.of(model), report.sequences
-    rows_per_step = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
+@dataclass(frozen=True)
+class Plan:
+    """The words, and the memory of one device."""
+
+    text: str
+    memory: MemoryEstimate
+
+    def require_fit(self, gpu_memory: float | None) -> None:
+        """Raise `ConfigFileError` where the memory is more than `ROOM` of a GPU of so many GiB (None: any)."""
+        needed = self.memory.total / 2**30
+        if gpu_memory is not None and needed > ROOM * gpu_memory:
+            raise ConfigFileError(
+                f"{needed:.1f} GiB do not fit a GPU of {gpu_memory:g}, of which a plan may fill {ROOM:.0%}: give more GPUs, a smaller "
+                "--per_device_train_batch_size or --max_length, or another machine (recipes/configs/accelerate)"
+            )
+
+
+def plan(
+    args: Any,
+    training: Any,
+    layout: Layout,
+    shape: Outline,
+    rows: PackedRows | None = None,
+    report: DataReport | None = None,
+) -> Plan:
+    """Model, data, steps and memory of a run; `args` are `LanguageModelArguments`, `training` the trainer's. No `rows`: no data given."""
+    parameters = ParameterCount.of(shape.model, args.quantize_base)
     row = training.per_device_train_batch_size * args.max_length
+    made = report.sequences if report else None
     memory = estimate_memory(
-        model.config,
+        shape.model.config,
         parameters,
         row,
-        labelled=round(row * made.labelled / max(made.tokens, 1)),
-        half_precision=bool(training.bf16 or training.fp16),
+        labelled=round(row * made.labelled / max(made.tokens, 1)) if made else row,
+        layout=layout,
         gradient_checkpointing=training.gradient_checkpointing,
     )
-    tuning = f"LoRA of rank {args.lora_rank} and the new rows" if args.lora_rank else "full fine-tuning"
+    assumed = f", {shape.assumed:,} audio tokens counted that it has not yet" if shape.assumed else ""
     lines = [
-        f"model          {args.model}, {parameters.total:,} parameters, {model.config.vocab_size:,} rows",
-        f"trained        {parameters.trained:,} parameters: {tuning}",
+        f"model          {args.model}, {parameters.total:,} parameters, {shape.model.config.vocab_size:,} rows{assumed}",
+        f"trained        {parameters.trained:,} parameters: {_tuning(args)}",
+        *(
+            _data(args, rows, report)
+            if rows and report
+            else ["tokens         unknown, no data given; all are taken as labelled"]
+        ),
+        *_steps(args, training, layout, rows),
+        f"precision      {_precision(args, training, layout)} on {layout}",
+        f"memory         about {memory} per device",
     ]
+    if args.gpu_memory:
+        filled = memory.total / 2**30 / args.gpu_memory
+        lines.append(
+            f"GPU            {filled:.0%} of {args.gpu_memory:g} GiB, at most {ROOM:.0%}: {'fits' if filled <= ROOM else 'too much'}"
+        )
+    return Plan("\n".join(lines), memory)
+
+
+def _tuning(args: Any) -> str:
+    if not args.lora_rank:
+        return "full fine-tuning"
+    return f"LoRA of rank {args.lora_rank} and the new rows{', on a base in 4 bits' if args.quantize_base else ''}"
+
+
+def _precision(args: Any, training: Any, layout: Layout) -> str:
+    """What computes, and in what the trained weights are kept."""
+    if not layout.half_precision:
+        return "float32"
+    kind = "float16" if training.fp16 else "bfloat16"
+    if layout.deepspeed:
+        return f"{kind}, float32 masters of what is trained,"
+    return f"{kind}, {'what is trained' if args.lora_rank else 'weights'} in float32,"
+
+
+def _data(args: Any, rows: PackedRows, report: DataReport) -> list[str]:
+    """What was read and what became of it."""
+    made, lines = report.sequences, []
     for one in report.read:
         lost = ", ".join(f"{count:,} {reason}" for reason, count in one.dropped.items()) or "none"
         lines.append(f"{one.source:<14} {one.rows:,} rows, {one.examples:,} examples; dropped: {lost}")
     gone = f"{made.too_long.total():,} too long, {made.without_tokens.total():,} without tokens"
     gone += f", {made.cropped.total():,} cropped" if made.cropped else ""
-    precision = "bfloat16" if training.bf16 else "float16" if training.fp16 else "float32"
     full = made.tokens / max(rows.epoch_rows * args.max_length, 1)
-    lines += [
+    return [
+        *lines,
         f"sequences      {made.sequences.total():,} of {made.examples.total():,} examples; {gone}",
         f"tokens         {made.tokens:,}, {made.labelled:,} labelled; longest sequence {made.longest:,} of {args.max_length:,}",
         f"packed         {rows.epoch_rows:,} rows, {full:.0%} full",
         *_mixture(rows),
-        f"training       {training.max_steps:,} steps of {rows_per_step} rows × {args.max_length:,} tokens, about "
-        f"{rows.count / max(rows.epoch_rows, 1):.1f} passes",
-        f"precision      {precision} on {training.world_size} × {training.device}",
-        f"memory         about {memory} per device, weights unsharded",
     ]
-    return "\n".join(lines)
+
+
+def _steps(args: Any, training: Any, layout: Layout, rows: PackedRows | None) -> list[str]:
+    """Steps, their size, and the days that they take."""
+    parts = (training.per_device_train_batch_size, training.gradient_accumulation_steps, layout.processes)
+    batch = parts[0] * parts[1] * parts[2]
+    size = f"{batch} rows × {args.max_length:,} tokens ({parts[0]} rows a device × {parts[1]} accumulated × {parts[2]})"
+    if training.max_steps <= 0:  # epochs of data that were not given
+        return [f"training       {training.num_train_epochs:g} passes, steps of {size}"]
+    passes = f", about {rows.count / max(rows.epoch_rows, 1):.1f} passes" if rows else ""
+    lines = [f"training       {training.max_steps:,} steps of {size}{passes}"]
+    if args.tokens_per_second:
+        tokens = training.max_steps * batch * args.max_length
+        days = tokens / args.tokens_per_second / 86_400
+        lines.append(f"time           {days:.1f} days for {tokens:,} tokens at {args.tokens_per_second:,.0f} a second")
+    return lines
 
 
 def _mixture(rows: PackedRows) -> list[str]:

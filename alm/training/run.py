@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -10,7 +11,9 @@ from typing import Any
 
 from alm.arguments import ConfigFileError
 from alm.data.example import DataError
+from alm.data.tokens_files import write_atomic
 from alm.scoring.manifest import environment
+from alm.training.saving import STATE, checkpoints, discard, is_whole, tidy
 from alm.vocabulary import AudioVocabulary, ContractError
 
 MANIFEST = "manifest.json"
@@ -24,25 +27,25 @@ TRAINING_LOG = "training_log.jsonl"
 def begin(output: Path, ranks: Any, overwrite: bool, resume: str = "auto") -> str | None:
     """Make `output`, cleared by one process first where `overwrite` says so; returns the checkpoint to go on from (`starting_point`).
 
-    `ranks` is the `distributed_state` of the training arguments.
+    `ranks` is the `distributed_state` of the training arguments. What a killed run left half written is removed, with a message.
     """
-    if overwrite and ranks.is_main_process:
-        clear(output)
-    ranks.wait_for_everyone()
     output.mkdir(parents=True, exist_ok=True)
+    if ranks.is_main_process:
+        if overwrite:
+            clear(output)
+        tidy(output)
+    ranks.wait_for_everyone()
     return starting_point(output, resume)
 
 
-def settle_batch(wanted: int | None, training: Any) -> None:
+def settle_batch(wanted: int | None, training: Any, processes: int | None = None) -> None:
     """Set the accumulation that makes a step `wanted` rows or crops over all processes (None: leave it), where none is given.
 
+    `processes` are those of this launch unless a run elsewhere is planned.
     Raises `ConfigFileError` where the training arguments come to another batch.
     """
-    rows, accumulation, processes = (
-        training.per_device_train_batch_size,
-        training.gradient_accumulation_steps,
-        training.world_size,
-    )
+    rows, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    processes = processes or training.world_size
     if wanted is None or rows * accumulation * processes == wanted:
         return
     if accumulation > 1 or wanted % (rows * processes):
@@ -52,6 +55,18 @@ def settle_batch(wanted: int | None, training: Any) -> None:
             "processes"
         )
     training.gradient_accumulation_steps = wanted // (rows * processes)
+
+
+def settle_epochs(training: Any, steps: int) -> None:
+    """Let the strategies `epoch` of saving and logging mean a pass over the data, which is so many `steps`.
+
+    The trainer itself is given the rows of all passes at once, mixed, and would take the whole run for one epoch.
+    """
+    for name in ("save", "logging"):
+        strategy = getattr(training, f"{name}_strategy")
+        if strategy == "epoch":
+            setattr(training, f"{name}_strategy", type(strategy)("steps"))
+            setattr(training, f"{name}_steps", steps)
 
 
 def starting_point(output: Path, resume: str) -> str | None:
@@ -65,13 +80,13 @@ def starting_point(output: Path, resume: str) -> str | None:
             f"{output} holds a finished run ({MANIFEST}); give another --output_dir, or --overwrite_output to train anew"
         )
     if resume.lower() not in ("auto", "true"):
-        if not (Path(resume) / "trainer_state.json").is_file():
-            raise DataError(f"--resume_from_checkpoint {resume}: no checkpoint (trainer_state.json) there")
+        if not is_whole(Path(resume)):
+            raise DataError(f"--resume_from_checkpoint {resume}: no checkpoint ({STATE}) there")
         return resume
-    last = _last_checkpoint(output)
-    if last is None and resume.lower() == "true":
+    found = checkpoints(output)
+    if not found and resume.lower() == "true":
         raise DataError(f"--resume_from_checkpoint: {output} has no checkpoint to go on from")
-    return None if last is None else str(last)
+    return str(found[-1]) if found else None
 
 
 def require_same_contract(checkpoint: str | None, vocabulary: AudioVocabulary) -> None:
@@ -94,14 +109,14 @@ def is_complete(checkpoint: str | None, max_steps: int) -> bool:
     """
     if checkpoint is None:
         return False
-    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
     return int(state["global_step"]) >= (max_steps if max_steps > 0 else int(state["max_steps"]))
 
 
 def write_log(output: Path, history: list[dict[str, Any]]) -> None:
     """Write a trainer's `state.log_history` as JSON lines."""
     text = "".join(json.dumps(entry) + "\n" for entry in history)
-    (output / TRAINING_LOG).write_text(text, encoding="utf-8")
+    write_atomic(output / TRAINING_LOG, text.encode())
 
 
 def drop_later(log: Path, step: int) -> None:
@@ -109,17 +124,23 @@ def drop_later(log: Path, step: int) -> None:
     if not log.is_file():
         return
     lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-    log.write_text("".join(line for line in lines if step and json.loads(line)["step"] <= step), encoding="utf-8")
+    write_atomic(log, "".join(line for line in lines if step and _step_of(line) <= step).encode())
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of a log; beyond any for a line that was not written to its end."""
+    return float(json.loads(line)["step"]) if line.endswith("}\n") else math.inf
 
 
 def clear(output: Path) -> None:
     """Remove what an earlier run left: checkpoints, log, sequences, samples, adapter, manifest; weights are overwritten at the end."""
     for checkpoint in output.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+        discard(checkpoint)
+    # before what it speaks of, and after the checkpoints, which a run without it would go on from
+    (output / MANIFEST).unlink(missing_ok=True)
     for name in (SEQUENCES, SAMPLES, ADAPTER):  # an adapter of an earlier run would be taken for this one's
         shutil.rmtree(output / name, ignore_errors=True)
-    for name in (MANIFEST, TRAINING_LOG):
-        (output / name).unlink(missing_ok=True)
+    (output / TRAINING_LOG).unlink(missing_ok=True)
 
 
 def require_same_data(record: Path, digest: str, going_on: bool) -> None:
@@ -130,7 +151,7 @@ def require_same_data(record: Path, digest: str, going_on: bool) -> None:
             f"the training data differ from those this run began with (digest {digest}, then {known}): data sets, token store or options "
             "have changed. Restore them, or give another --output_dir or --overwrite_output"
         )
-    record.write_text(json.dumps({"digest": digest}) + "\n", encoding="utf-8")
+    write_atomic(record, (json.dumps({"digest": digest}) + "\n").encode())
 
 
 def file_digest(path: str | Path) -> str:
@@ -143,12 +164,4 @@ def write_manifest(output: Path, parts: Mapping[str, Any], command: list[str]) -
     """Write `manifest.json`, whole or not at all: `parts`, command, versions, commit."""
     around = environment(command)
     around["versions"] |= {name: version(name) for name in ("trl", "accelerate", "datasets")}
-    partial = output / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps({**parts, **around}, indent=2, default=str) + "\n", encoding="utf-8")
-    partial.replace(output / MANIFEST)
-
-
-def _last_checkpoint(output: Path) -> Path | None:
-    """The checkpoint with the highest step that was written whole (the trainer's state is written last)."""
-    whole = [path for path in output.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    write_atomic(output / MANIFEST, (json.dumps({**parts, **around}, indent=2, default=str) + "\n").encode())

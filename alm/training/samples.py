@@ -1,24 +1,25 @@
 """What a model says, and sounds like, while it is being trained: fixed requests answered every so many steps, kept as files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-import numpy as np
 from accelerate.utils import is_peft_model
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from alm.data.example import DataError
-from alm.generation.tasks import answer, make_sound, prompt_ids, span_grammar, speak
+from alm.generation.tasks import answer, make_sound, prompt_ids, require_waveforms, span_grammar, speak
 from alm.processing import AudioLanguageProcessor
 from alm.prompts import question_messages, sound_messages, speech_messages
 from alm.scoring.sound.spectrograms import spectrograms
+from alm.training.processes import uses_fsdp, whole_models
 from alm.training.run import SAMPLES, drop_later
 
 Kind = Literal["ask", "speak", "sound"]
 LOG = "samples.jsonl"
+ANSWER_TOKENS = 64
 
 
 class Request(NamedTuple):
@@ -43,8 +44,9 @@ class Request(NamedTuple):
 class Samples(TrainerCallback):
     """Answers `requests` every `every` steps and at the end, on one process: `samples/<step>-<n>.wav` and `.png`, texts in `samples.jsonl`.
 
-    Draws have their own seed and training's random state is not touched, so that a run with samples is the run without. Raises
-    `DataError` under ZeRO-3 and FSDP, where one process has no whole model.
+    Draws have their own seed and training's random state is not touched, so that a run with samples is the run without. `gather` is
+    entered on every process around each time: inside, the trained model is whole (`SequenceTrainer.whole_model`). Raises `DataError`
+    under FSDP, for which there is no such thing here.
     """
 
     def __init__(
@@ -55,17 +57,19 @@ class Samples(TrainerCallback):
         args: TrainingArguments,
         every: int,
         max_seconds: float = 8.0,
+        gather: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        if is_deepspeed_zero3_enabled() or args.fsdp:
+        if uses_fsdp(args):
             raise DataError(
-                "--samples needs the whole model on one process, and ZeRO-3 and FSDP shard it; leave it out, or use ZeRO-2"
+                "--samples needs the whole model on one process, and FSDP shards it; leave it out, or use DeepSpeed"
             )
         if every < 1:
             raise DataError(f"--samples_steps must be 1 or more, got {every}")
         self.requests, self.processor, self.folder = list(requests), processor, folder / SAMPLES
-        self.every, self.max_seconds = every, max_seconds
-        for request in self.requests:  # now, not after the first thousand steps
-            self._require_answerable(request)
+        self.every, self.max_seconds, self.gather = every, max_seconds, gather
+        with whole_models(args):  # the codec, which the first process uses alone
+            for request in self.requests:  # now, not after the first thousand steps
+                self._require_answerable(request)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Drop the log's lines behind the step that training starts from: their samples are made again."""
@@ -77,8 +81,11 @@ class Samples(TrainerCallback):
     ) -> None:
         """Make the samples of this step where it is one for them."""
         due = state.global_step % self.every == 0 or state.global_step == state.max_steps
-        if due and state.is_world_process_zero:
-            self.make(model, state.global_step)
+        if not due:
+            return
+        with self.gather():
+            if state.is_world_process_zero:
+                self.make(model, state.global_step)
 
     def make(self, model: Any, step: int) -> None:
         """Answer all requests now. The model is left as it was found."""
@@ -100,10 +107,9 @@ class Samples(TrainerCallback):
         """Raise what answering would: no codec, one without a vocoder, a clip that cannot be read, a text without room."""
         if request.kind == "ask":
             clip = None if request.audio is None else {"type": "audio", "path": request.audio}
-            prompt_ids(self.processor, [question_messages(request.text, clip)])
+            prompt_ids(self.processor, [question_messages(request.text, clip)], ANSWER_TOKENS)
             return
-        codec = self.processor.require_codec()
-        codec.decode([np.zeros((codec.num_codebooks, 16), dtype=np.int64)])
+        require_waveforms(self.processor)
         messages = speech_messages if request.kind == "speak" else sound_messages
         grammar = span_grammar(self.processor, 0, self.max_seconds)
         prompt_ids(self.processor, [messages(request.text)], grammar.max_span_ids + 1)
@@ -111,7 +117,9 @@ class Samples(TrainerCallback):
     def _sample(self, model: Any, step: int, number: int, request: Request) -> dict[str, Any]:
         inner = model.get_base_model() if is_peft_model(model) else model
         if request.kind == "ask":
-            said = answer(inner, self.processor, request.text, request.audio, max_new_tokens=64, sliced=False)
+            said = answer(
+                inner, self.processor, request.text, request.audio, max_new_tokens=ANSWER_TOKENS, sliced=False
+            )
             return {"ask": request.text, "audio": request.audio, "answer": said}
         make = speak if request.kind == "speak" else make_sound
         limit = {"max_seconds": self.max_seconds, "sliced": not is_peft_model(model)}

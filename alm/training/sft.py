@@ -1,7 +1,9 @@
 """Supervised fine-tuning on packed token sequences with TRL's SFTTrainer, in the form that is right and fast on any device."""
 
 import json
+import os
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,20 +11,22 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate.utils import is_peft_model
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.utils import is_flash_attn_2_available
 from trl import SFTConfig, SFTTrainer
+from trl.models import unwrap_model_for_generation
 
 from alm.adapters import merge
-from alm.checkpoint import save_checkpoint
+from alm.checkpoint import load_checkpoint, save_checkpoint
 from alm.data.example import DataError
 from alm.encoding import IGNORED
 from alm.processing import AudioLanguageProcessor
-from alm.training.attention import use_attention_by_document
+from alm.training.attention import use_attention
+from alm.training.cross_entropy import cross_entropy_in_place
 from alm.training.run import ADAPTER, TRAINING_LOG, drop_later
+from alm.training.saving import ASIDE, put_contents_in_place, rotate, writing
+from alm.training.stopping import StopAtSignal
 from alm.training.trl_parts import CompleteCheckpoints, fit_device
 
 
@@ -69,12 +73,26 @@ class SequenceTrainer(CompleteCheckpoints, SFTTrainer):
         targets = following[positions]
         others = {name: value for name, value in inputs.items() if name != "labels"}
         logits = model(**others, use_cache=False, logits_to_keep=positions).logits[0].float()
-        count = len(targets) if num_items_in_batch is None else num_items_in_batch
-        loss = F.cross_entropy(logits, targets, reduction="sum") / torch.as_tensor(count).clamp(min=1)
-        self._counts += torch.tensor([float((logits.argmax(-1) == targets).sum()), float(len(targets))])
+        count = max(float(len(targets) if num_items_in_batch is None else num_items_in_batch), 1.0)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            loss = loss * self.accelerator.num_processes  # the count is over all processes, and DDP averages gradients
+            count /= self.accelerator.num_processes  # the count is over all processes, and DDP averages gradients
+        loss, correct = cross_entropy_in_place(logits, targets, count)
+        self._counts += torch.tensor([float(correct), float(len(targets))])
         return loss
+
+    def log_sums(self) -> dict[str, Any]:
+        """Also the counts of labelled tokens."""
+        return {**super().log_sums(), "counts": self._counts.tolist()}
+
+    def take_log_sums(self, sums: dict[str, Any]) -> None:
+        """Go on from `log_sums`."""
+        super().take_log_sums(sums)
+        self._counts = torch.tensor(sums["counts"])
+
+    def whole_model(self) -> AbstractContextManager[Any]:
+        """For all processes to enter: inside, each has all weights in place (under ZeRO-3, which shards them; always so elsewhere)."""
+        kept = self.args.gradient_checkpointing_kwargs
+        return unwrap_model_for_generation(self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=kept)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the share of labelled tokens that were the model's first choice."""
@@ -101,11 +119,14 @@ class JsonLinesLog(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
     ) -> None:
-        """Append one record."""
-        if state.is_world_process_zero:
+        """Append one record; none is the summary of a run that is not at its end."""
+        summary = "train_runtime" in (logs or {})
+        if state.is_world_process_zero and not (summary and state.global_step < state.max_steps):
             record = {"step": state.global_step, "seconds": round(time.monotonic() - self.start, 2), **(logs or {})}
-            with self.path.open("a", encoding="utf-8") as file:
+            with writing(self.path, self.path.parent), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # a checkpoint that survives a power cut must not know more than the log
 
 
 def build_trainer(
@@ -126,20 +147,24 @@ def build_trainer(
     # rows come packed and mixed: TRL need not prepare them, and a sampler that shuffled would undo the mixture
     args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
     args.train_sampling_strategy, args.remove_unused_columns = "sequential", False
-    if attention == "auto":
-        flash = torch.cuda.is_available() and not args.use_cpu and is_flash_attn_2_available()
-        attention = "flash_attention_2" if flash else "by_document"
-    if attention == "by_document":
-        use_attention_by_document(model)
-    else:
-        model.set_attn_implementation(attention)
-    return SequenceTrainer(
+    use_attention(model, attention, args.use_cpu)
+    trainer = SequenceTrainer(
         model=model,
         args=args,
         train_dataset=_by_position(rows),
         processor=processor,
-        callbacks=[JsonLinesLog(args.output_dir)],
+        callbacks=[JsonLinesLog(args.output_dir), StopAtSignal()],
     )
+    if is_quantized(model):  # TRL makes what is trained bfloat16, in which AdamW's small steps are lost
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    return trainer
+
+
+def is_quantized(model: Any) -> bool:
+    """Whether the weights are held in 4 bits."""
+    return bool(getattr(model, "is_loaded_in_4bit", False))
 
 
 def _by_position(rows: Any) -> Dataset:
@@ -154,7 +179,7 @@ def _spell_out(rows: Any, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
 
 
 def save_final(trainer: Any) -> None:
-    """Write the trained model as a complete checkpoint into the trainer's output folder.
+    """Write the trained model as a complete checkpoint into the trainer's output folder, aside first: no file there is ever half written.
 
     LoRA's adapter goes into `adapter/` of it and is merged into the trainer's model: the output folder is a plain checkpoint again.
     """
@@ -162,15 +187,32 @@ def save_final(trainer: Any) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.config.use_cache = True
     model.set_attn_implementation("sdpa")
-    if is_peft_model(model):
-        trainer.save_model(str(output / ADAPTER))
-        merged = merge(model)
+    new = output / ASIDE / "final"
+    with writing(output, output):
+        if is_peft_model(model):
+            trainer.save_model(str(new / ADAPTER), _internal_call=True)
+            if trainer.is_world_process_zero():
+                # merged into 4 bits an adapter would be rounded to them: the base is loaded again as it was
+                whole = load_checkpoint(new / ADAPTER, check_codec=False).model if is_quantized(model) else merge(model)
+                save_checkpoint(whole, trainer.processor, new)
+        else:
+            trainer.save_model(str(new), _internal_call=True)
+        trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
-            save_checkpoint(merged, trainer.processor, output)
-    else:
-        trainer.save_model()
-    if trainer.is_world_process_zero():
-        for folder in (output, output / ADAPTER):
-            # a pickle; the manifest says it all
-            (folder / "training_args.bin").unlink(missing_ok=True)
-    trainer.accelerator.wait_for_everyone()
+            rotate(
+                output, trainer.args.save_total_limit
+            )  # a run that was killed between its last save and this did not
+            _put_final_in_place(new, output)
+        trainer.accelerator.wait_for_everyone()
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub(commit_message="Model save", revision=trainer.args.hub_revision)
+
+
+def _put_final_in_place(new: Path, output: Path) -> None:
+    for folder in (new, new / ADAPTER):
+        # a pickle; the manifest says it all
+        (folder / "training_args.bin").unlink(missing_ok=True)
+    for old in output.glob("model*.safetensors*"):
+        if not (new / old.name).exists():  # a shard of an earlier run's weights
+            old.unlink()
+    put_contents_in_place(new, output)

@@ -48,34 +48,36 @@ def data_sets(
     usual: Mapping[str, tuple[str, ...]],
     max_missing: float,
     guard: LeakGuard | None = None,
-    replay: str | None = None,
-    replay_share: float = 0.0,
 ) -> list[DataSet]:
     """Data sets of a command line, one for each task; `usual` tasks by the kind of a data set's text.
 
-    `replay` names text that takes `replay_share` of the rows, whatever the others' weights (`text=FILE`, or a file alone).
     Raises `DataError` for what cannot be read as a data set, `ConfigFileError` where some have weights and some none.
     """
     named = [Named.parse(value) for value in values]
     weighted = [one.weight is not None for one in named]
     if any(weighted) and not all(weighted):
         raise ConfigFileError("give each data set of --data a weight, or none")
-    made = [
+    return [
         _data_set(one.source, task, None if one.weight is None else one.weight / len(tasks), max_missing, guard)
         for one in named
         for tasks in [one.tasks or _usual(one.source, usual)]
         for task in tasks
     ]
-    if not replay:
-        return made
-    if not made:
-        raise ConfigFileError("--replay goes beside data sets of --data, and none is given")
-    if not 0 < replay_share < 1:
-        raise ConfigFileError(
-            f"--replay_share must be above 0 and below 1, got {replay_share:g}; leave --replay out for none"
-        )
-    source = Source.parse(replay if replay.startswith("text=") else f"text={replay}")
-    return [*made, replace(_data_set(source, AS_IT_IS, None, max_missing, None), share=replay_share)]
+
+
+def text_source(value: str) -> Source:
+    """Text alone as `value` names it: `text=PATH,OPTION=VALUE,…` of the catalogue, or a path or id of the Hub."""
+    return Source.parse(value if value.startswith("text=") else f"text={value}")
+
+
+def replay_set(value: str, share: float) -> DataSet:
+    """Text alone (`text_source`) that takes `share` of the rows, whatever the others' weights.
+
+    Raises `ConfigFileError` where that is no share, `DataError` where `value` names no data set.
+    """
+    if not 0 < share < 1:
+        raise ConfigFileError(f"--replay_share must be above 0 and below 1, got {share:g}; leave --replay out for none")
+    return replace(_data_set(text_source(value), AS_IT_IS, None, 0.0, None), share=share)
 
 
 def _usual(source: Source, usual: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -87,8 +89,10 @@ def _usual(source: Source, usual: Mapping[str, tuple[str, ...]]) -> tuple[str, .
 
 def _data_set(source: Source, task: str, weight: float | None, max_missing: float, guard: LeakGuard | None) -> DataSet:
     paths = [source.path, *(str(value) for value in source.options.values())]
+    # any number of folders may be given: which one is meant is told by its own name
+    name = f"{source.name} {Path(source.path).stem}" if source.name == "folder" else source.name
     return DataSet(
-        source.name,
+        name,
         partial(_read, source, max_missing=max_missing, guard=guard),
         inputs=[str(source), guard and list(guard.listed)],
         files=tuple(path for path in paths if Path(path).is_file()),

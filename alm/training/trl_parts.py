@@ -1,5 +1,6 @@
-"""What our trainers share, whichever of TRL's they are: defaults that run without an accelerator, and checkpoints that are complete."""
+"""What our trainers share, whichever of TRL's they are: defaults that run without an accelerator, and what they save."""
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,38 +11,147 @@ from accelerate.utils import is_peft_model
 
 from alm.adapters import write_processor_file
 from alm.processing import AudioLanguageProcessor
+from alm.training.heap import keep_freed_memory
+from alm.training.processes import (
+    choose_device,
+    gather_when_saving,
+    launched_precision,
+    require_all_processes,
+    require_same_precision,
+)
+from alm.training.saving import ASIDE, checkpoint_name, put_in_place, rotate, writing
+from alm.training.spread import write_spread
 
 
 def fit_device(config: Any, finish: Callable[[], None]) -> None:
-    """Set `bf16` and pinned memory of a TRL configuration to what this device has, then `finish` it by TRL's own `__post_init__`."""
+    """Set device, `bf16` and pinned memory of a TRL configuration to what there is, and `finish` it by TRL's own `__post_init__`.
+
+    Raises `ValueError` on a launch that would not train on all of its processes together (`alm.training.processes`).
+    """
+    choose_device(config)
     accelerated = torch.accelerator.is_available() and not config.use_cpu
+    if not accelerated:
+        keep_freed_memory()
     if config.bf16 is None and not config.fp16:
-        # TRL's default is True; a CPU without matrix units for it is eight times slower with it (measured), not faster
-        config.bf16 = accelerated and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        # TRL's default is True; a CPU without matrix units for it is eight times slower with it (measured), not faster. What
+        # `accelerate launch` was told holds: the model would compute in it all the same, and DeepSpeed refuses two answers
+        able = accelerated and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        config.bf16 = able or launched_precision() == "bf16"
+    require_same_precision(config)
     config.dataloader_pin_memory = config.dataloader_pin_memory and accelerated
     with warnings.catch_warnings():
         # TRL sets the old name itself
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing. is deprecated", category=FutureWarning)
         finish()
+    require_all_processes(config)
+    gather_when_saving(config)
 
 
 class CompleteCheckpoints:
-    """Beside a trainer of TRL: what it saves is a whole checkpoint. The trainer sets `processor`."""
+    """Beside a trainer of TRL: what it saves is a complete checkpoint, there wholly or not at all. The trainer sets `processor`."""
 
     processor: AudioLanguageProcessor
+    _aside: Path | None = None
+    """Where a checkpoint is being written."""
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write a complete checkpoint: weights, tokenizer, template, contract and codec; of LoRA the adapter and the contract."""
         trainer: Any = self
-        super().save_model(output_dir, _internal_call)  # type: ignore[misc]
+        folder = Path(output_dir or trainer.args.output_dir)
+        if trainer.is_deepspeed_enabled and trainer.deepspeed is None:
+            trainer._save(str(folder))  # nothing was left to train: whole weights, no engine
+        else:
+            super().save_model(output_dir, _internal_call)  # type: ignore[misc]
         if not trainer.args.should_save:
             return
-        folder = Path(output_dir or trainer.args.output_dir)
+        if self._aside is not None:  # of a checkpoint, not of the end
+            write_spread(trainer.args, folder)
         if is_peft_model(trainer.model):
             write_processor_file(self.processor, folder)
             (folder / "README.md").unlink(missing_ok=True)  # peft's empty card
         else:
             self.processor.save_pretrained(folder)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Each matrix once: DeepSpeed hands over clones, whose ties `save_pretrained` cannot see."""
+        trainer: Any = self
+        if state_dict is not None:
+            tied = getattr(trainer.model, "all_tied_weights_keys", {})
+            state_dict = {name: value for name, value in state_dict.items() if name not in tied}
+        super()._save(output_dir, state_dict)  # type: ignore[misc]
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: a card without evaluation would only mislead."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint aside, each process its files, and put it in its place when all have; then remove what is too many."""
+        trainer: Any = self
+        output, ranks = Path(trainer.args.output_dir), trainer.args.distributed_state
+        place = output / checkpoint_name(trainer.state.global_step)
+        self._name_best(output)
+        with writing(place, output):
+            self._aside = output / ASIDE
+            try:
+                super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            finally:
+                self._aside = None
+            ranks.wait_for_everyone()
+            if ranks.is_main_process:
+                put_in_place(output / ASIDE / place.name, place)
+                rotate(output, trainer.args.save_total_limit, place)
+            ranks.wait_for_everyone()
+            if ranks.is_local_main_process and not place.exists():  # nodes that do not share the folder
+                put_in_place(output / ASIDE / place.name, place)
+            ranks.wait_for_everyone()
+        if trainer.args.push_to_hub:
+            trainer._push_from_checkpoint(str(place))
+
+    def _name_best(self, output: Path) -> None:
+        """What Trainer finds out by looking for the best step's folder beside the one that it writes."""
+        state: Any = self.state  # type: ignore[attr-defined]
+        if state.best_global_step:
+            best = output / checkpoint_name(state.best_global_step)
+            if state.best_global_step == state.global_step or best.exists():
+                state.best_model_checkpoint = str(best)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where Trainer's and TRL's own methods write their part of a checkpoint."""
+        return str(self._aside or super()._get_output_dir(trial))  # type: ignore[misc]
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Upload a checkpoint from its place, not from where it is being written."""
+        if self._aside is None:
+            super()._push_from_checkpoint(checkpoint_folder)  # type: ignore[misc]
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Beside each process's random state what it has summed for the next entry of the log: an interruption changes no entry."""
+        super()._save_rng_state(output_dir)  # type: ignore[misc]
+        text = json.dumps(self.log_sums(), default=float)
+        (Path(output_dir) / self._sums_file()).write_text(text, encoding="utf-8")
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)  # type: ignore[misc]
+        if checkpoint is not None and (file := Path(checkpoint) / self._sums_file()).is_file():
+            self.take_log_sums(json.loads(file.read_text(encoding="utf-8")))
+
+    def log_sums(self) -> dict[str, Any]:
+        """What this process has summed since the last entry of the log."""
+        trainer: Any = self
+        return {
+            "loss": float(trainer._tr_loss),
+            "logged_step": trainer._globalstep_last_logged,
+            "tokens": trainer._total_train_tokens,
+            "metrics": trainer._metrics["train"],
+        }
+
+    def take_log_sums(self, sums: dict[str, Any]) -> None:
+        """Go on from `log_sums`."""
+        trainer: Any = self
+        trainer._tr_loss += sums["loss"]
+        trainer._globalstep_last_logged = sums["logged_step"]
+        trainer._total_train_tokens = sums["tokens"]
+        trainer._metrics["train"].update(sums["metrics"])
+
+    def _sums_file(self) -> str:
+        args: Any = self.args  # type: ignore[attr-defined]
+        return f"log_sums_{args.process_index}.json"

@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from safetensors.torch import load_file, save_file
 
-from alm.checkpoint import save_checkpoint
-from alm.growing import grow_vocabulary
-from alm.processing import AudioLanguageProcessor
-from alm.tokenizer import train_tokenizer
-from codec import EntangleCodec, EntangleCodecConfig, EntangleCodecModel
 from codec.audio import write_audio
 
 ROOT = Path(__file__).parents[2]
@@ -33,42 +28,6 @@ CHOICES = [["a dog", "a cat", "a bell"], ["one", "two"], ["rain", "the sea", "a 
 @pytest.fixture(scope="module")
 def main() -> Callable[[list[str]], None]:
     return runpy.run_path(str(SCRIPT))["main"]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(0)
-    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    config = EntangleCodecConfig(
-        **small,
-        **{f"decoder_{name}": value for name, value in small.items()},
-        **{f"text_{name}": value for name, value in small.items()},
-        codebook_size=32,
-        projection_size=8,
-        text_vocab_size=64,
-        conditioning="add",
-    )
-    codec = EntangleCodec(EntangleCodecModel(config))
-    codec.save_pretrained(folder / "codec")
-    tokenizer = train_tokenizer(["Which sound is heard? a dog, a cat, a bell, rain"] * 4, 320)
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=8,
-            initializer_range=0.5,
-            tie_word_embeddings=True,
-        )
-    )
-    vocabulary = grow_vocabulary(model, tokenizer, codec, initialisation="gaussian")
-    processor = AudioLanguageProcessor(tokenizer, vocabulary, codec_reference=str(folder / "codec"))
-    save_checkpoint(model, processor, folder / "model")
-    return folder / "model"
 
 
 @pytest.fixture
@@ -114,11 +73,14 @@ def test_a_model_is_scored_and_the_table_printed(
     table = capsys.readouterr().out
     result = read(output)
     assert result["benchmark"] == "MMAR" and result["system"] == "tiny"
-    assert list(result["scores"]) == ["official", "option", "loglikelihood", "loglikelihood_mean"]
-    wanted = {"chance", "constant_position", "longest_choice", "no_audio_official", "no_audio_loglikelihood"}
+    assert list(result["scores"]) == ["official", "option", "loglikelihood", "loglikelihood_mean", "letter"]
+    wanted = {"chance", "constant_position", "longest_choice", "no_audio_official", "shuffled_audio_loglikelihood"} | {
+        "gain_over_shuffled_audio_letter",
+        "gain_over_chance_official",
+    }
     assert wanted <= result["controls"].keys()
     assert list(result["groups"]) == ["modality", "category", "sub_category"]
-    assert result["counts"]["missing"] == 0 and {"unparsed", "stopped"} <= result["counts"].keys()
+    assert result["counts"]["missing"] == 0 and {"unparsed", "truncated"} <= result["counts"].keys()
     assert {"weights", "vocabulary", "data_sha256", "prompt_id", "decoding", "code", "commit", "command"} <= result[
         "manifest"
     ].keys()
@@ -146,9 +108,9 @@ def test_a_model_is_scored_and_the_table_printed(
 
 def test_limit_and_switches(main: Callable, checkpoint: Path, benchmark: Path, tmp_path: Path) -> None:
     output = tmp_path / "few.json"
-    main(flags(checkpoint, benchmark, output, "--limit", "3", "--no_generation", "--no_control"))
+    main(flags(checkpoint, benchmark, output, "--limit", "3", "--no_generation", "--controls", "none"))
     result = read(output)
-    assert list(result["scores"]) == ["loglikelihood", "loglikelihood_mean"]
+    assert list(result["scores"]) == ["loglikelihood", "loglikelihood_mean", "letter"]
     assert result["counts"]["items"] == 3 and "official" in result["unavailable"]
     assert not any(name.startswith("no_audio") for name in result["controls"])
 
@@ -158,7 +120,7 @@ def test_missing_audio_counts_as_wrong_up_to_the_limit(
 ) -> None:
     (tmp_path / "audio" / "q4.wav").unlink()
     output = tmp_path / "m.json"
-    main(flags(checkpoint, benchmark, output, "--no_generation"))
+    main(flags(checkpoint, benchmark, output, "--no_generation", "--no_letter"))
     assert read(output)["counts"]["missing"] == 1 and read(output)["scores"]["loglikelihood"]["n"] == 10
     assert "q4.wav" in capsys.readouterr().err
     (tmp_path / "audio" / "q5.wav").write_text("text named .wav")
@@ -222,25 +184,45 @@ def test_without_data_the_way_to_get_it_is_told(
 
 
 @pytest.mark.slow
-def test_killed_at_any_time_a_run_resumes_to_the_same_scores(
-    main: Callable, checkpoint: Path, benchmark: Path, tmp_path: Path
-) -> None:
-    main(flags(checkpoint, benchmark, tmp_path / "whole.json"))
-    output = tmp_path / "killed.json"
-    command = [sys.executable, str(SCRIPT), *flags(checkpoint, benchmark, output, "--resume")]
-    items = output.with_suffix(".items.jsonl")
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+def test_killed_at_any_time_a_run_resumes_to_the_same_files(checkpoint: Path, benchmark: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), *flags(checkpoint, benchmark, Path("r.json"), "--resume")]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    subprocess.run(command, cwd=whole, check=True, capture_output=True)
+    items = killed / "r.items.jsonl"
+    process = subprocess.Popen(command, cwd=killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (items.exists() and items.read_bytes().count(b"\n") >= 3):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL and not output.exists()
+    assert process.wait() == -signal.SIGKILL and not (killed / "r.json").exists()
     kept = items.read_bytes()
     assert 3 <= kept.count(b"\n") < 10
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    assert items.read_bytes().startswith(kept[: kept.rindex(b"\n") + 1])  # taken over, not computed again
-    whole, resumed = read(tmp_path / "whole.json"), read(output)
-    for part in ("scores", "groups", "controls", "counts"):
-        assert whole[part] == resumed[part]
+    done = subprocess.run(command, cwd=killed, check=True, capture_output=True, text=True)
+    taken = int(done.stderr.split(" rows taken over")[0].split()[-1])
+    assert taken == kept.count(b"\n")  # taken over, not computed again
+    for name in ("r.json", "r.items.jsonl"):  # byte for byte: nothing in them depends on the time or on the kill
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_other_weights_or_settings_take_over_no_row(
+    main: Callable, checkpoint: Path, benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = flags(checkpoint, benchmark, tmp_path / "r.json", "--resume", "--no_generation", "--controls", "none")
+    taken = []
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    weights = load_file(other / "model.safetensors")
+    save_file(
+        {**weights, "model.norm.weight": weights["model.norm.weight"] * 1.001},
+        other / "model.safetensors",
+        {"format": "pt"},
+    )
+    again = [str(other) if flag == str(checkpoint) else flag for flag in given]
+    for run in (given, given, [*given, "--prompt", "audio-flamingo"], given, again):
+        main(run)
+        taken.append(capsys.readouterr().err.split(" rows taken over, ")[0].split()[-1])
+    assert taken == ["0", "10", "0", "0", "0"]
 
 
 @pytest.mark.slow

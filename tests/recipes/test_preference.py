@@ -11,10 +11,6 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, PreTrainedTokenizerFast
 
 from alm.arguments import ConfigFileError
 from alm.checkpoint import load_checkpoint, save_checkpoint
@@ -23,12 +19,11 @@ from alm.data.tokens import TokenStore
 from alm.encoding import IGNORED
 from alm.generation.grammar import AudioGrammar
 from alm.preference import rewards
-from alm.preference.clap import find_clap, load_clap
 from alm.preference.pairs import pair_ids, read_pairs
 from alm.preference.questions import AUDIO, TEXT, question, read_questions
 from alm.preference.validity import loop_share
-from alm.processing import AudioLanguageProcessor
-from alm.scoring.sound.base import Found, MetricUnavailable
+from alm.processing import AudioLanguageProcessor, LengthError
+from alm.scoring.sound.base import Found
 from alm.scoring.speech.recognition import Recogniser
 from alm.scoring.speech.words import WordErrors
 
@@ -117,7 +112,9 @@ def test_a_users_control_token_is_no_control_token(processor: Any) -> None:
 @pytest.fixture(scope="module")
 def preferred(main: Any, workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dpo")
-    main(dpo(workshop, folder, "--max_steps", "20", "--save_steps", "8"))
+    (folder / "text.txt").write_text("Is it loud?")
+    text = ["--text_loss", str(folder / "text.txt")]
+    main(dpo(workshop, folder, "--max_steps", "20", "--save_steps", "8", *text))
     return folder / "dpo"
 
 
@@ -131,6 +128,10 @@ def test_dpo_raises_the_margin_on_held_out_pairs(preferred: Path, workshop: Any)
     load_checkpoint(preferred)
     load_checkpoint(preferred / "checkpoint-8")
     assert not (preferred / "sequences").exists()
+    lines = [line for line in log(preferred) if "text_loss" in line]
+    measured = [manifest["text_loss"][when]["loss"] for when in ("before", "after")]
+    assert [(line["step"], line["text_loss"]) for line in lines] == list(zip((0, 20), measured, strict=True))
+    assert measured[0] != measured[1]
 
 
 def margin(trained: Path, first: Path, rows: Any, beta: float = 0.1) -> float:
@@ -276,8 +277,10 @@ def grpo(workshop: Any, model: Path, folder: Path, *more: str) -> list[str]:
 
 def test_grpo_raises_held_out_accuracy(main: Any, workshop: Any, undecided: Path, tmp_path: Path) -> None:
     more = ["--rewards", "choice", "validity", "--learning_rate", "5e-3", "--max_steps", "40"]
-    main(grpo(workshop, undecided, tmp_path, *more))
+    (tmp_path / "text.txt").write_text("Is it loud?")
+    main(grpo(workshop, undecided, tmp_path, *more, "--text_loss", str(tmp_path / "text.txt")))
     manifest = json.loads((tmp_path / "grpo" / "manifest.json").read_text())
+    assert manifest["text_loss"]["before"]["loss"] < manifest["text_loss"]["after"]["loss"]
     before, after = (manifest["held_out"][when]["eval_rewards/choice_accuracy/mean"] for when in ("before", "after"))
     assert before < 0.75 and after > 0.95
     load_checkpoint(tmp_path / "grpo")
@@ -404,9 +407,13 @@ def test_command_line_refusals(main: Any, workshop: Any, undecided: Path, tmp_pa
         main([*heard, "--data", str(say), "--held_out", str(say)])
     with pytest.raises(DataError, match=r"asks for audio and .* for text"):
         main([*grpo(workshop, undecided, tmp_path, "--rewards", "choice"), "--held_out", str(say)])
-    with pytest.raises(ConfigFileError, match="more than the 512"):
+    with pytest.raises(LengthError, match=r"more than the 512.*--max_completion_length"):
         main([*grpo(workshop, undecided, tmp_path, "--rewards", "choice"), "--max_completion_length", "512"])
-    for more, message in [(["--rewards", "choice"], "go with --method grpo"), (["--num_generations", "2"], "unknown")]:
+    for more, message in [
+        (["--rewards", "choice"], "go with --method grpo"),
+        (["--num_generations", "2"], "unknown"),
+        (["--lora_alpha", "2"], "need a --lora_rank"),
+    ]:
         with pytest.raises(SystemExit):
             main(dpo(workshop, tmp_path, *more))
         assert message in capsys.readouterr().err
@@ -488,49 +495,3 @@ def test_words_and_captions_judge_decodable_spans_only(processor: Any, monkeypat
     fits = rewards.CaptionSimilarity(processor, lambda wave, text: 0.25, 48_000)
     assert fits(completion_ids=ids[1:3], caption=["rain"] * 2) == [0.25, -1.0]
     assert fits(completion_ids=ids[:1], caption=[None]) == [None]
-
-
-def test_clap_is_the_cosine_of_its_own_embeddings(tmp_path: Path) -> None:
-    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "rain"]
-    backend = Tokenizer(WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))
-    backend.pre_tokenizer = Whitespace()
-    names = {
-        "bos_token": "<s>",
-        "pad_token": "<pad>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "mask_token": "<mask>",
-    }
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **names)
-    extractor = ClapFeatureExtractor(feature_size=64, truncation="rand_trunc", padding="repeatpad")
-    text = {
-        "vocab_size": 6,
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 16,
-    }
-    sound = {
-        "patch_embeds_hidden_size": 8,
-        "hidden_size": 64,
-        "depths": [1, 1, 1, 1],
-        "num_attention_heads": [1, 1, 1, 1],
-    }
-    config = ClapConfig(text_config=text, audio_config=sound, projection_dim=8)
-    torch.manual_seed(0)
-    ClapModel(config).save_pretrained(tmp_path)
-    extractor.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    similarity, rate = load_clap(find_clap(str(tmp_path)))
-    wave = np.random.default_rng(0).uniform(-1, 1, rate).astype(np.float32)
-    model = ClapModel.from_pretrained(tmp_path).eval()
-    features = extractor(wave, sampling_rate=rate, return_tensors="pt")
-    with torch.inference_mode():
-        heard = model.get_audio_features(**features).pooler_output
-        read = model.get_text_features(**tokenizer(["rain"], return_tensors="pt")).pooler_output
-    assert similarity(wave, "rain") == pytest.approx(float(torch.cosine_similarity(heard, read)), abs=1e-5)
-
-
-def test_clap_without_weights_is_refused() -> None:
-    with pytest.raises(MetricUnavailable, match="hf download nobody/clap"):
-        find_clap("nobody/clap")

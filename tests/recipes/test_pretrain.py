@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from alm.arguments import ConfigFileError
 from alm.checkpoint import load_checkpoint
 from alm.data.example import CAPTION, TRANSCRIPT, DataError, ReadReport
-from alm.training.sources import data_sets
+from alm.training.sources import data_sets, replay_set
 
 ROOT = Path(__file__).parents[2]
 FAST = ["--learning_rate", "5e-3", "--max_length", "256", "--per_device_train_batch_size", "2", "--logging_steps", "1"]
@@ -97,13 +97,43 @@ def test_samples_and_interruptions_change_nothing(workshop: Any, lists: dict[str
         assert torch.equal(weight, plain[name]) and torch.equal(weight, again[name]), name
 
 
+def test_text_loss_is_kept_over_interruptions(
+    workshop: Any, lists: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    main = runpy.run_path(str(ROOT / "recipes" / "train_generation.py"))["main"]
+    output = tmp_path / "lm"
+    (tmp_path / "held.txt").write_text("a line\n\nanother number")
+    command = arguments(workshop, lists, output, "--max_steps", "6", "--save_steps", "4", "--text_loss")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # killed before the manifest
+        patch.setattr("alm.training.run.write_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        main([*command, str(tmp_path / "held.txt")])
+    begun = json.loads((output / "sequences" / "text_loss.json").read_text())
+    assert begun["before"]["loss"] > begun["after"]["loss"] > 0
+    later = tmp_path / "later"
+    shutil.copytree(output, later)
+    shutil.rmtree(later / "checkpoint-6")
+    for folder, name in ((output, "with all its steps"), (later, "from step 4")):
+        command[command.index("--output_dir") + 1] = str(folder)
+        with pytest.raises(DataError, match="holds other text"):
+            main([*command, lists["text"]])
+        main([*command, str(tmp_path / "held.txt")])
+        assert json.loads((folder / "manifest.json").read_text())["text_loss"] == begun, name
+        assert f"{begun['tokens']} tokens of {tmp_path / 'held.txt'}" in capsys.readouterr().out
+        log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+        assert [line["text_loss"] for line in log if "text_loss" in line] == [
+            begun[when]["loss"] for when in ("before", "after")
+        ]
+    main([*command[:-1], "--dry_run", "--text_loss", f"text={tmp_path / 'held.txt'}"])
+    assert re.search(r"text loss +\d+ tokens of text=", capsys.readouterr().out)
+
+
 def test_epochs_become_steps(workshop: Any, lists: dict[str, str], tmp_path: Path, capsys: Any) -> None:
     main = runpy.run_path(str(ROOT / "recipes" / "train_generation.py"))["main"]
     main(arguments(workshop, lists, tmp_path / "lm", "--dry_run"))
     out = capsys.readouterr().out
     passes = float(re.search(r"about ([\d.]+) passes", out)[1])
     assert 3 <= passes < 4
-    assert "folder make_sound" in out and not (tmp_path / "lm").exists()
+    assert re.search(r"folder \w+ make_sound", out) and not (tmp_path / "lm").exists()
     main(arguments(workshop, lists, tmp_path / "lm", "--preview", "4"))
     out = capsys.readouterr().out
     assert out.count("⟦") == 4 and "(clip " in out
@@ -128,6 +158,5 @@ def test_data_sets_of_a_command_line(lists: dict[str, str], tmp_path: Path) -> N
             data_sets([f"{lists[CAPTION]},{text}"], usual, 0.1)
     for share in (0.0, 1.0, 1.5):
         with pytest.raises(ConfigFileError, match="replay_share"):
-            data_sets([lists[CAPTION]], usual, 0.1, None, lists["text"], share)
-    with pytest.raises(ConfigFileError, match="--data"):
-        data_sets([], usual, 0.1, None, lists["text"], 0.1)
+            replay_set(lists["text"], share)
+    assert replay_set(lists["text"], 0.2).share == replay_set(f"text={lists['text']}", 0.2).share == 0.2

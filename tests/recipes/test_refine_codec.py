@@ -274,7 +274,7 @@ def test_files_that_could_not_be_encoded_are_left_out(shop: Path, tmp_path: Path
     (tmp_path / "audio" / "broken.wav").write_text("no audio")
     codec = EntangleCodec.from_pretrained(shop / "codec")
     files = sorted((tmp_path / "audio").glob("*.wav"))
-    build_token_store(files, codec, tmp_path / "tokens", progress=False, max_failures=0.5)
+    build_token_store(files, codec, tmp_path / "tokens", progress=False, max_missing=0.5)
     clips = read_coded_clips([str(tmp_path / "audio")], TokenStore.open(tmp_path / "tokens"))
     assert (clips.total, clips.left_out) == (7, 1)
 

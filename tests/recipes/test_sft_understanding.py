@@ -1,4 +1,4 @@
-"""`recipes/sft_understanding.py` through its own `main()`, and once for real on two processes."""
+"""`recipes/sft_understanding.py` through its own `main()`, and for real."""
 
 import json
 import os
@@ -76,6 +76,16 @@ def test_it_learns_and_ends_as_a_complete_checkpoint(workshop: Any, trained: Pat
     load_checkpoint(trained / "checkpoint-10")
 
 
+def test_an_epoch_is_a_pass_over_the_data(main: Any, workshop: Any, tmp_path: Path, capsys: Any) -> None:
+    epochs = ["--max_steps", "-1", "--num_train_epochs", "2", "--save_strategy", "epoch", "--logging_strategy", "epoch"]
+    main(arguments(workshop, tmp_path / "lm", *epochs))
+    packed = re.search(r"packed +(\d+) rows", capsys.readouterr().out)
+    assert packed is not None
+    steps = [int(packed[1]), 2 * int(packed[1])]  # of one row each
+    assert {path.name for path in (tmp_path / "lm").glob("checkpoint-*")} == {f"checkpoint-{step}" for step in steps}
+    assert [line["step"] for line in log(tmp_path / "lm") if "loss" in line] == steps
+
+
 def interrupted(trained: Path, output: Path, step: int) -> Path:
     """The folder as a kill between `step` and the next checkpoint leaves it."""
     output.mkdir()
@@ -124,6 +134,23 @@ def test_lora_learns_and_ends_as_a_complete_checkpoint(workshop: Any, adapted: P
     load_checkpoint(adapted / "checkpoint-6")
 
 
+def test_lora_on_a_base_in_4_bits_leaves_the_base_whole(main: Any, workshop: Any, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    main(arguments(workshop, tmp_path / "lm", "--quantize_base", *LORA))
+    losses = [line["loss"] for line in log(tmp_path / "lm") if "loss" in line]
+    assert len(losses) == 8 and losses[-1] < losses[0] - 0.3
+    base, merged = weights(workshop.model), weights(tmp_path / "lm")
+    adapter = load_file(tmp_path / "lm" / "adapter" / "adapter_model.safetensors")
+    assert base.keys() == merged.keys() and {value.dtype for value in adapter.values()} == {torch.float32}
+    layer = "model.layers.0.self_attn.q_proj"
+    down, up = (adapter[f"base_model.model.{layer}.lora_{name}.weight"] for name in "AB")
+    update = merged[f"{layer}.weight"] - base[f"{layer}.weight"]  # of the base as it was, not as 4 bits hold it
+    torch.testing.assert_close(update, 2 * up @ down, atol=1e-6, rtol=1e-4)
+    manifest = json.loads((tmp_path / "lm" / "manifest.json").read_text())
+    count = sum(value.numel() for value in adapter.values())
+    assert manifest["parameters"] == {"total": sum(v.numel() for v in base.values()) + count, "trained": count}
+
+
 @pytest.mark.parametrize("step", [3, 8])
 def test_lora_goes_on_to_the_same_weights(main: Any, workshop: Any, adapted: Path, tmp_path: Path, step: int) -> None:
     output = interrupted(adapted, tmp_path / "lm", step)
@@ -168,7 +195,7 @@ def test_dry_run_and_preview_write_nothing(
     out = capsys.readouterr().out
     assert "musicqa        12 rows, 12 examples; dropped: none" in out
     assert "12 of 24 examples; 0 too long, 0 without tokens" in out  # two and two questions about each of six clips
-    assert "10,000 steps" in out and "1 rows × 256 tokens" in out and "float32 on 1 × cpu" in out and "GiB" in out
+    assert "10,000 steps" in out and " rows × 256 tokens (" in out and "float32 on 1 × CPU" in out and "GiB" in out
     assert "parameters: full fine-tuning" in out
     main(arguments(workshop, tmp_path / "lm", "--dry_run", "--lora_rank", "4"))
     assert "parameters: LoRA of rank 4 and the new rows" in capsys.readouterr().out
@@ -176,6 +203,14 @@ def test_dry_run_and_preview_write_nothing(
     out = capsys.readouterr().out
     assert out.count("⟦") == 2 and re.search(r"\(clip \w{8}, 9 frames\)<\|audio_end\|>Which sound is 0\?", out)
     assert not (tmp_path / "lm").exists()
+
+
+def test_replay_keeps_its_share(main: Any, workshop: Any, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "text.txt").write_text("\n\n".join(["Is it loud?"] * 50))
+    more = ["--replay", str(tmp_path / "text.txt"), "--replay_share", "0.5", "--max_length", "64"]
+    main(arguments(workshop, tmp_path / "lm", "--dry_run", *more))
+    share = re.search(r"mixture +([\d.]+)% text as_it_is", capsys.readouterr().out)
+    assert share is not None and abs(float(share[1]) - 50) < 10
 
 
 def test_another_codec_s_tokens_are_refused(main: Any, workshop: Any, tmp_path: Path) -> None:
@@ -198,6 +233,7 @@ def test_refusals(main: Any, workshop: Any, tmp_path: Path, capsys: pytest.Captu
         ([*base, *workshop.data(), "--learning_rat", "3"], "did you mean --learning_rate"),
         ([*base, *workshop.data(), "--packing", "false"], "trained packed"),
         ([*base, *workshop.data(), "--lora_alpha", "8"], "need a --lora_rank"),
+        ([*base, *workshop.data(), "--lora_dropout", "0.1"], "needs a --lora_rank"),
         ([*base, *workshop.data(), "--lora_rank", "-1"], "need a --lora_rank"),
     ]:
         with pytest.raises(SystemExit) as exit_info:
@@ -225,6 +261,9 @@ except SystemExit:
 def test_two_processes_equal_one_with_twice_the_batch(main: Any, workshop: Any, tmp_path: Path, rank: str) -> None:
     # an odd last row would be given to both processes
     steps = ["--max_steps", "6", "--max_grad_norm", "0.5", "--dataloader_drop_last", "true", "--lora_rank", rank]
+    # more rows than one, and an odd number of them: a process has one more than the other
+    (tmp_path / "text.txt").write_text("\n\n".join(["Is it far? " * 40] * 9))
+    steps += ["--text_loss", str(tmp_path / "text.txt")]
     main([*arguments(workshop, tmp_path / "one", *steps), "--per_device_train_batch_size", "2"])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
@@ -232,7 +271,12 @@ def test_two_processes_equal_one_with_twice_the_batch(main: Any, workshop: Any, 
         [*command, *arguments(workshop, tmp_path / "two", *steps)], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "float32 on 2 × cpu" in done.stdout  # two of the obvious ways to start two processes silently start one
+    assert "float32 on 2 × CPU" in done.stdout  # two of the obvious ways to start two processes silently start one
+    losses = [[line for line in log(tmp_path / name) if "text_loss" in line] for name in ("one", "two")]
+    assert len(losses[0]) == 2 and losses[0][0]["text_loss"] > losses[0][1]["text_loss"]
+    for a, b in zip(*losses, strict=True):
+        assert a["text_loss"] == pytest.approx(b["text_loss"], rel=1e-4)
+        assert a["text_loss_among_text"] == pytest.approx(b["text_loss_among_text"], rel=1e-4)
     one, two = ([line for line in log(tmp_path / name) if "loss" in line] for name in ("one", "two"))
     for a, b in zip(one, two, strict=True):
         for name in ("loss", "grad_norm", "mean_token_accuracy"):

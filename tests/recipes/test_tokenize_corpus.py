@@ -145,7 +145,7 @@ def test_mistakes_are_named(
         (["--output", "x"], "--codec and --audio are required"),
         (["--output", "x", "--audio", "a", "--verify"], "are required, together"),
         ([*arguments(corpus, tmp_path / "t"), "--merge", "b"], "two runs"),
-        (arguments(corpus, tmp_path / "t", "--max_failures", "5"), "a share from 0 to 1"),
+        (arguments(corpus, tmp_path / "t", "--max_missing", "5"), "a share from 0 to 1"),
         (arguments(corpus, tmp_path / "t", "--frames_per_batch", "0"), "at least 1"),
         (arguments(corpus, tmp_path / "t", "--frames", "0"), "unknown argument"),
     ]:

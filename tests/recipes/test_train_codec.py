@@ -197,11 +197,11 @@ def test_unreadable_clips_are_listed_up_to_the_limit(clips: Path, tmp_path: Path
         csv.writer(file).writerows(
             [rows[0], ("text.wav", "broken"), *((clips / name, caption) for name, caption in rows[1:])]
         )
-    data = CropDataset(read_clips(table), MelSpec(), max_unreadable=0.1)
+    data = CropDataset(read_clips(table), MelSpec(), max_missing=0.1)
     assert torch.equal(data[0]["mel"], data[1]["mel"])  # the next readable clip stands in
     assert "text.wav" in next(iter(data.unreadable.values()))
     with pytest.raises(AudioError, match=r"1 of 13 clips cannot be read"):
-        CropDataset(read_clips(table), MelSpec(), max_unreadable=0.0)[0]
+        CropDataset(read_clips(table), MelSpec(), max_missing=0.0)[0]
 
 
 @pytest.mark.parametrize(

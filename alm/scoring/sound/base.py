@@ -1,5 +1,6 @@
 """What a metric of reconstructed sound is: how it is found, loaded and called, and what it says where it cannot run."""
 
+import hashlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -92,6 +93,12 @@ class Pair:
         return self._at[sampling_rate]
 
 
+def middle(waveform: Waveform, samples: int) -> Waveform:
+    """The middle `samples` of a waveform `(S,)`, or all of a shorter one."""
+    start = max(0, len(waveform) - samples) // 2
+    return waveform[start : start + samples]
+
+
 def package(name: str, install: str) -> Callable[[str | None], Found]:
     """A `find` for a metric that is a Python package; `install` is what to give to pip."""
 
@@ -125,10 +132,29 @@ def hub_file(repository: str, name: str) -> Callable[[str | None], Found]:
     return find
 
 
+def transformers_model(name: str, what: str, flag: str) -> Found:
+    """Where a model of Transformers is: a folder, labelled by the digest of its files, or a Hub id in the local cache.
+
+    Loads and downloads nothing. Raises `MetricUnavailable` with the way to get it.
+    """
+    if (folder := Path(name)).is_dir():
+        files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".txt", ".safetensors", ".bin"))
+        if not (folder / "config.json").is_file():
+            raise MetricUnavailable(f"the {what} {name}: a folder without config.json is no model of Transformers")
+        digests = " ".join(local(file, file.name).label for file in files)
+        return Found(f"{folder.name}, sha256 {hashlib.sha256(digests.encode()).hexdigest()[:16]}", folder)
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, "config.json")
+    if not isinstance(cached, str):
+        raise MetricUnavailable(
+            f"the {what} {name} is neither a folder nor in the local Hub cache: hf download {name} (or {flag} FOLDER)"
+        )
+    return Found(f"{name}@{Path(cached).parent.name}", Path(cached).parent)
+
+
 def local(path: Path, name: str) -> Found:
     """A checkpoint that the user named: the file, or the file `name` in a folder. Labelled by its digest."""
-    import hashlib
-
     file = path / name if path.is_dir() else path
     if not file.is_file():
         raise MetricUnavailable(f"{file}: no such file")

@@ -22,8 +22,9 @@ def render(result: Result) -> str:
         reasons.setdefault(reason, []).append(name)
     lines += [f"{', '.join(names)}: not available: {reason}" for reason, names in reasons.items()]
     if result.controls:
-        lines += ["", "the originals"]
-        lines += [f"{name:<{NAME}}{_value(score)}  n {score.n:,}" for name, score in result.controls.items()]
+        wide = max(NAME, *(len(name) + 1 for name in result.controls))
+        lines += ["", "controls" if result.manifest.get("controls") else "the originals"]
+        lines += [f"{name:<{wide}}{_value(score)}  n {score.n:,}" for name, score in result.controls.items()]
     for field, groups in result.groups.items():
         names = list(dict.fromkeys(name for scores in groups.values() for name in scores))
         lines += ["", f"by {field}"]

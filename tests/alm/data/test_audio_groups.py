@@ -112,7 +112,7 @@ def test_what_is_wrong_with_a_container_is_a_failure_with_its_reason(
     write_tar(tmp_path / "a/texts.tar", {"a.txt": b"x"})
     found = find_groups([str(tmp_path / "a")])
     assert found.ignored == {".parquet without a column audio": 1, "archives without audio": 1}
-    report = build_token_store(found.groups, make_toy_codec(), tmp_path / "tokens", max_failures=0.5, progress=False)
+    report = build_token_store(found.groups, make_toy_codec(), tmp_path / "tokens", max_missing=0.5, progress=False)
     store = TokenStore.open(tmp_path / "tokens")
     assert (report.files, report.failed, report.clips) == (16, 5, 8) and store.verify() == []
     reasons = {Path(failure.path).name: failure.reason for failure in store.failures()}

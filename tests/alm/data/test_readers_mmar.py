@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from alm.data import mmar
+from alm.data.choice_rows import find_audio
 from alm.data.example import DataError
 
 ROW = {
@@ -77,6 +78,6 @@ def test_audio_is_found_from_either_folder(tmp_path: Path) -> None:
     clip = tmp_path / "audio" / "a.wav"
     clip.parent.mkdir()
     clip.touch()
-    assert mmar.find_audio("./audio/a.wav", tmp_path) == clip
-    assert mmar.find_audio("./audio/a.wav", tmp_path / "audio") == clip
-    assert mmar.find_audio("./audio/b.wav", tmp_path / "audio") == tmp_path / "audio" / "b.wav"
+    assert find_audio("./audio/a.wav", tmp_path) == clip
+    assert find_audio("./audio/a.wav", tmp_path / "audio") == clip
+    assert find_audio("./audio/b.wav", tmp_path / "audio") == tmp_path / "audio" / "b.wav"

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from alm.data.catalogue import Source, read_source
@@ -31,6 +33,18 @@ def test_every_form(tmp_path: Path) -> None:
     assert read(tmp_path / "b.txt")[0] == [[said("One.\nTwo.")], [said("  Three.")]]
     (tmp_path / "c.json").write_text(json.dumps([{"story": "Once."}]))
     assert read(tmp_path / "c.json", ",text=story")[0] == [[said("Once.")]]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
+    (tmp_path / "data").mkdir()
+    rows = pa.Table.from_pylist([{"text": "One.", "messages": None}, {"text": "", "messages": chat}])
+    pq.write_table(rows, tmp_path / "data" / "test-00000.parquet")
+    messages, report = read(tmp_path / "data", ",split=test")
+    assert messages == [[said("One.")], [said("Hi?", "user"), said("Hello.")]] and report.rows == 2
+    pq.write_table(pa.Table.from_pylist([{"words": "x"}]), tmp_path / "data" / "train-00000.parquet")
+    with pytest.raises(DataError, match="row 1: neither messages nor a text"):
+        read(tmp_path / "data")
 
 
 @pytest.mark.parametrize("row", [{"words": "x"}, {"messages": "x"}, {"messages": [{"role": "dog", "content": "x"}]}])

@@ -221,7 +221,7 @@ def test_unreadable_files_are_listed_counted_and_tried_again(
 ) -> None:
     good = write_clips(tmp_path / "audio", [1_000 + n for n in range(16)])
     paths = good + spoil(tmp_path / "audio")
-    report = build(paths, toy_codec, tmp_path / "tokens", world_size, max_failures=0.2)
+    report = build(paths, toy_codec, tmp_path / "tokens", world_size, max_missing=0.2)
     assert (report.files, report.failed, report.clips) == (20, 4, 16)
     check(tmp_path / "tokens", good, toy_codec)
     store = TokenStore.open(tmp_path / "tokens")
@@ -233,12 +233,12 @@ def test_unreadable_files_are_listed_counted_and_tried_again(
     with pytest.raises(DataError, match=r"could not be encoded.*cut short"):
         store.codes(tmp_path / "audio/bad/cut.wav")
     reference = tree(tmp_path / "tokens")
-    build(paths, toy_codec, tmp_path / "again", 1, max_failures=0.2)
+    build(paths, toy_codec, tmp_path / "again", 1, max_missing=0.2)
     assert tree(tmp_path / "again") == reference
 
     (tmp_path / "audio/bad/cut.wav").write_bytes((tmp_path / "audio/003.wav").read_bytes())
     write_audio(tmp_path / "audio/bad/missing.wav", np.full(50, 0.5), 24_000)
-    report = build(paths, toy_codec, tmp_path / "tokens", world_size, max_failures=0.1)
+    report = build(paths, toy_codec, tmp_path / "tokens", world_size, max_missing=0.1)
     assert (report.failed, report.encoded, report.clips) == (2, 1, 17)
 
 
@@ -248,11 +248,11 @@ def test_too_many_failures_stop_the_run_and_keep_what_was_done(
 ) -> None:
     good = write_clips(tmp_path / "audio", [1_000 + n for n in range(16)])
     paths = good + spoil(tmp_path / "audio")
-    with pytest.raises(DataError, match=r"of 20 files .* the 15.0% allowed.*failures.jsonl.*--max_failures"):
-        build(paths, toy_codec, tmp_path / "tokens", world_size, max_failures=0.15)
+    with pytest.raises(DataError, match=r"of 20 files .* the 15.0% allowed.*failures.jsonl.*--max_missing"):
+        build(paths, toy_codec, tmp_path / "tokens", world_size, max_missing=0.15)
     assert len((tmp_path / "tokens/failures.jsonl").read_text().splitlines()) >= 1
     done = sum(toy_codec.calls)
-    build(paths, toy_codec, tmp_path / "tokens", world_size, max_failures=0.2)
+    build(paths, toy_codec, tmp_path / "tokens", world_size, max_missing=0.2)
     assert sum(toy_codec.calls) == 16 and done <= 16
     check(tmp_path / "tokens", good, toy_codec)
 
@@ -261,7 +261,7 @@ def test_a_hopeless_run_stops_early(tmp_path: Path, toy_codec: ToyCodec) -> None
     paths = write_clips(tmp_path / "audio", range(480, 20 * 480, 480))
     (tmp_path / "audio/000.wav").write_bytes(b"no")
     with pytest.raises(DataError, match="1 of 19 files"):
-        build(paths, toy_codec, tmp_path / "tokens", max_failures=0.0, frames_per_batch=1)
+        build(paths, toy_codec, tmp_path / "tokens", max_missing=0.0, frames_per_batch=1)
     assert 0 < sum(toy_codec.calls) < 18  # the first window, kept
     assert len(TokenStore.open(tmp_path / "tokens")) == sum(toy_codec.calls)
 
@@ -274,7 +274,7 @@ def test_a_clip_that_the_codec_refuses_fails_alone(tmp_path: Path, make_toy_code
             return [codes[:, : len(w) // 480] for w, codes in zip(waveforms, super().encode(waveforms), strict=True)]
 
     paths = write_clips(tmp_path / "audio", [100, 1_000, 2_000, 5_000])
-    report = build(paths, Choosy(), tmp_path / "tokens", max_failures=0.5)
+    report = build(paths, Choosy(), tmp_path / "tokens", max_missing=0.5)
     assert (report.failed, report.clips) == (2, 2)
     reasons = [failure.reason for failure in TokenStore.open(tmp_path / "tokens").failures()]
     assert "no frames for its 100 samples" in reasons[0] and "longer than 4,000 samples" in reasons[1]
@@ -355,15 +355,15 @@ def test_merged_stores_are_the_store_of_all_their_audio(
     paths = [*write_clips(root / "audio", lengths), *write_clips(root / "bad", [10, 20, 30])]
     for path in paths[-3:]:
         path.write_bytes(b"no audio " + path.name[:1].encode())  # failures, equal in content
-    build(paths, codec, root / "union", shard_codes=40, max_failures=1.0)
+    build(paths, codec, root / "union", shard_codes=40, max_missing=1.0)
     stores = [root / name for name in "abc"]
     for store in stores:
         some = data.draw(st.lists(st.sampled_from(paths), min_size=1, unique=True))
-        build(some, codec, store, shard_codes=data.draw(st.sampled_from([40, 1_000])), max_failures=1.0)
-    build(paths[data.draw(st.integers(0, len(paths) - 1)) :], codec, stores[0], shard_codes=40, max_failures=1.0)
+        build(some, codec, store, shard_codes=data.draw(st.sampled_from([40, 1_000])), max_missing=1.0)
+    build(paths[data.draw(st.integers(0, len(paths) - 1)) :], codec, stores[0], shard_codes=40, max_missing=1.0)
     rest = [path for path in paths if not any(holds(store, path) for store in stores)]
     if rest:
-        build(rest, codec, stores[2], max_failures=1.0)
+        build(rest, codec, stores[2], max_missing=1.0)
     if data.draw(st.booleans()):  # into one of them, or into a new one
         target, others = stores[0], stores[1:]
     else:
@@ -459,7 +459,7 @@ def test_death_before_any_change_of_the_disk_loses_and_doubles_nothing(
 ) -> None:
     audio = tmp_path / "audio"
     paths = write_clips(audio, [480 * n for n in (1, 2, 3, 4, 2)]) + spoil(audio)[:1]
-    options: dict[str, Any] = {"frames_per_batch": 4, "flush_seconds": 0.0, "shard_codes": 4, "max_failures": 0.5}
+    options: dict[str, Any] = {"frames_per_batch": 4, "flush_seconds": 0.0, "shard_codes": 4, "max_missing": 0.5}
     with pytest.MonkeyPatch.context() as patch:
         changes = killing(patch, 0)
         build(paths, make_toy_codec(), tmp_path / "reference", **options)

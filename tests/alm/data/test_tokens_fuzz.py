@@ -47,7 +47,7 @@ WHOLE = {suffix: audio(form) for suffix, form in FORMS.items()}
 def tokenise(folder: Path, codec: ToyCodec, output: Path) -> tuple[TokenStore, dict[str, str]]:
     """Build, and check that every file is either in the store or listed; returns the store and the reasons by name."""
     paths = find_audio([folder]).paths
-    build_token_store(paths, codec, output, max_failures=1.0, progress=False)
+    build_token_store(paths, codec, output, max_missing=1.0, progress=False)
     store = TokenStore.open(output)
     reasons = {Path(failure.path).name: failure.reason for failure in store.failures()}
     listed = {failure.path for failure in store.failures()}
@@ -195,7 +195,7 @@ def test_names_that_are_no_text_survive_too(tmp_path: Path, toy_codec: ToyCodec)
     name = os.fsdecode(b"caf\xe9.wav")
     (folder / name).write_bytes(audio("WAV"))
     (folder / os.fsdecode(b"bad\xff.wav")).write_bytes(b"no audio")
-    build_token_store(find_audio([folder]).paths, toy_codec, tmp_path / "tokens", max_failures=0.5, progress=False)
+    build_token_store(find_audio([folder]).paths, toy_codec, tmp_path / "tokens", max_missing=0.5, progress=False)
     store = TokenStore.open(tmp_path / "tokens")
     assert [row.path for row in store.sources()] == ["../audio/caf\\xe9.wav"]
     assert [failure.path for failure in store.failures()] == ["../audio/bad\\xff.wav"]

@@ -52,7 +52,7 @@ def store(tmp_path: Path, toy_codec: ToyCodec) -> Path:
     (audio / "bad.wav").write_bytes(b"no audio")
     paths = sorted(audio.rglob("*.wav"))
     store = tmp_path / "here" / "tokens"
-    build_token_store(paths, toy_codec, store, codec_name=str(tmp_path / "codec"), max_failures=0.5, progress=False)
+    build_token_store(paths, toy_codec, store, codec_name=str(tmp_path / "codec"), max_missing=0.5, progress=False)
     return store
 
 

@@ -31,7 +31,7 @@ class SlowCodec:
 
 STARTED.set()
 build_token_store(
-    sorted(AUDIO.iterdir()), SlowCodec(), OUTPUT, frames_per_batch=20, flush_seconds=0.05, max_failures=0.1, progress=False
+    sorted(AUDIO.iterdir()), SlowCodec(), OUTPUT, frames_per_batch=20, flush_seconds=0.05, max_missing=0.1, progress=False
 )
 """
 # a server that has imported everything once and forks: starting Python anew for each kill would take seconds each

@@ -10,7 +10,7 @@ import torch
 from alm.checkpoint import LoadedCheckpoint
 from alm.generation import GREEDY, Sampling, answer, make_sound, speak, stream_speech
 from alm.generation.streaming import StreamingDecoder
-from alm.generation.tasks import span_grammar
+from alm.generation.tasks import answers, span_grammar
 from alm.processing import LengthError
 from alm.prompts import sound_messages, speech_messages
 from codec.audio import read_audio, write_audio
@@ -89,6 +89,23 @@ def test_room_is_checked_before_anything_is_computed(make_language_model: Any) -
         speak(model, processor, "a dog", max_seconds=2.0)
     with pytest.raises(ValueError, match="not under the least"):
         speak(model, processor, "a dog", min_seconds=0.5, max_seconds=0.1)
+    prompt = [1] * 60
+    assert len(answers(model, processor, [prompt, [1]], max_new_tokens=4)) == 2
+    with pytest.raises(LengthError, match=r"60 tokens and 5 .* the 64 .*: at most 4 fit behind it.*max_new_tokens"):
+        answers(model, processor, [[1], prompt], max_new_tokens=5)
+
+
+def test_a_codec_that_makes_no_waveforms_is_refused_before_anything_is_generated(
+    loaded: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mute(codes: Any) -> Any:
+        raise ValueError("this codec has no vocoder")
+
+    monkeypatch.setattr(loaded.processor.codec, "decode", mute)
+    monkeypatch.setattr(type(loaded.model.get_decoder()), "forward", lambda *_, **__: pytest.fail("generated"))
+    for make in (speak, make_sound, lambda *args: next(stream_speech(*args))):
+        with pytest.raises(ValueError, match="no vocoder"):
+            make(*loaded, "a dog barks")
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 50])

@@ -24,8 +24,8 @@ def by_hand(tiny: LoadedCheckpoint, prompt: list[int], limit: int) -> tuple[list
         logits = tiny.model(input_ids=torch.tensor([prompt + ids]), use_cache=False).logits[0, -1]
         ids.append(max(text, key=lambda i: float(logits[i])))
         if ids[-1] == end:
-            return ids[:-1], False
-    return ids, True
+            return ids[:-1], True
+    return ids, False
 
 
 def test_batched_answers_equal_single_ones_and_the_oracle(tiny: LoadedCheckpoint) -> None:

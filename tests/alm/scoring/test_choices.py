@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alm.scoring.choices import bare_answer, bare_choices, gold_indices, normalise, official_match, parse_option
+from alm.scoring.choices import (
+    bare_answer,
+    bare_choices,
+    gold_indices,
+    gold_text,
+    normalise,
+    official_match,
+    parse_option,
+)
 
 WORDS = st.sampled_from(
     ["a", "A", "the", "is", "dog", "Dog", "cat", "3/4", "it's", "½", "狗", "D#:maj/1", "_x", "-", "", "Ä"]
@@ -189,3 +197,90 @@ def test_the_cut(generated: str, cut: str) -> None:
 
 def test_the_cut_keeps_names_with_initials() -> None:
     assert bare_answer("F. Scott Fitzgerald", ["F. Scott Fitzgerald", "E. A. Poe"]) == "F. Scott Fitzgerald"
+
+
+OFFICIAL_CASES = [
+    # prediction, gold, choices, right
+    # order, case, punctuation
+    ("near to far, from", "From near to far", ("From near to far", "Still"), True),
+    ("4/3", "3/4", ("3/4", "2/4"), True),
+    ("MAN", "Man", ("Man", "Woman"), True),
+    ("Man!!!", "Man", ("Man", "Woman"), True),
+    ("man man man", "Man", ("Man", "Woman"), True),
+    ("manly", "Man", ("Man", "Woman"), False),
+    ("Men", "Man", ("Man", "Woman"), False),
+    ("Dogs", "Dog", ("Dog", "Cat"), False),
+    # prefixes and lead-ins, uncut
+    ("(B) Woman", "Woman", ("Man", "Woman"), True),
+    ("(A) dog", "dog", ("dog", "a cat"), False),
+    ("B. a cat", "a cat", ("dog", "a cat"), True),
+    ("The answer is dog.", "dog", ("dog", "the cat"), False),
+    ("The answer is dog.", "dog", ("dog", "cat"), True),
+    ("B", "a cat", ("dog", "a cat"), False),
+    ("A", "A", ("A", "B", "C"), True),
+    ("A or B", "A", ("A", "B", "C"), False),
+    # hyphens, underscores, apostrophes, signs
+    ("mid tempo", "mid-tempo", ("mid-tempo", "fast"), True),
+    ("mid_tempo", "mid-tempo", ("mid-tempo", "fast"), False),
+    ("midtempo", "mid-tempo", ("mid-tempo", "fast"), False),
+    ("D:maj/1", "D#:maj/1", ("D#:maj/1", "E:min"), True),
+    ("it’s", "it's", ("it's", "no"), True),
+    ("its", "it's", ("it's", "no"), False),
+    ("10:30", "10.30", ("10.30", "11.30"), True),
+    ("30 10", "10:30", ("10:30", "11:30"), True),
+    ("11:30 10", "10:30", ("10:30", "11:30"), False),
+    # Unicode
+    ("cafe\u0301", "caf\u00e9", ("caf\u00e9", "bar"), False),
+    ("CAFÉ", "café", ("café", "bar"), True),
+    ("是的", "是的", ("是的", "不是"), True),
+    ("答案是是的", "是的", ("是的", "不是"), False),
+    ("答案 是的", "是的", ("是的", "不是"), True),
+    ("👨‍👩‍👧", "👨‍👩‍👧", ("👨‍👩‍👧", "dog"), False),
+    ("20°", "20°", ("20°", "30°"), True),
+    ("Ｍａｎ", "Man", ("Man", "Woman"), False),
+    # empty
+    ("", "Man", ("Man", "Woman"), False),
+    ("...", "Man", ("Man", "Woman"), False),
+    (" \n\t", "Man", ("Man", "Woman"), False),
+    # duplicated choices, choices inside one another, empty choices
+    ("Lake", "Lake", ("Lake", "Sea", "lake!"), True),
+    ("guitar", "guitar", ("guitar", "guitar and drums"), True),
+    ("guitar and drums", "guitar", ("guitar", "guitar and drums"), False),
+    ("guitar", "guitar and drums", ("guitar", "guitar and drums"), False),
+    ("guitar and drums", "guitar and drums", ("guitar", "guitar and drums"), True),
+    ("guitar piano", "guitar", ("guitar", "guitar and drums"), True),
+    ("Man", "Man", ("Man", "", "Woman"), True),
+    ("Man Woman", "Man", ("Man", "", "Woman"), False),
+    ("anything", "", ("", "Man"), True),
+    ("Man", "", ("", "Man"), False),
+    # gold not among the choices
+    ("Child", "Child", ("Man", "Woman"), True),
+    # 2 to 8 choices
+    *[("one", "one", ("one", "two", "three", "four", "five", "six", "seven", "eight")[:n], True) for n in range(2, 9)],
+    *[
+        ("one eight", "one", ("one", "two", "three", "four", "five", "six", "seven", "eight")[:n], n < 8)
+        for n in range(2, 9)
+    ],
+]
+
+
+@pytest.mark.parametrize(("prediction", "gold", "choices", "right"), OFFICIAL_CASES)
+def test_official_rule_on_hand_made_cases(prediction: str, gold: str, choices: tuple[str, ...], right: bool) -> None:
+    assert official_match(prediction, gold, choices) == right == official_reference(prediction, gold, list(choices))
+
+
+LETTERED = ("(A) Man", "(B) Woman", "(C) A child")
+
+
+@pytest.mark.parametrize(
+    ("generated", "cut"),
+    [("Woman", "(B) Woman"), ("(B) Woman", "(B) Woman"), ("B. Woman", "(B) Woman"), ("(A) Woman", "Woman"), ("B", "B"),
+     ("The answer is Woman", "(B) Woman"), ("Somebody", "Somebody"), ("", "")],
+)  # fmt: skip
+def test_the_cut_names_a_lettered_choice_as_the_file_does(generated: str, cut: str) -> None:
+    assert bare_answer(generated, LETTERED) == cut
+
+
+def test_a_gold_letter_means_that_choices_text_to_the_official_rule() -> None:
+    assert gold_text("B", LETTERED) == "(B) Woman"
+    assert gold_text("B", ("A", "B")) == "B" and gold_text("Man", ("Man", "Woman")) == "Man"

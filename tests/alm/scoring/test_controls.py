@@ -1,8 +1,11 @@
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from alm.scoring.controls import always, best_constant, chance, longest_choice
+from alm.scoring.controls import always, best_constant, chance, longest_choice, shuffled_clips
 
 
 class Item(NamedTuple):
@@ -37,3 +40,40 @@ def test_longest_choice_shares_ties() -> None:
 
 def test_letters_and_blanks_do_not_count_as_length() -> None:
     assert longest_choice([Item(("(A) dogs", "(B) a   "), "(A) dogs")]).tolist() == [1]
+
+
+QUESTIONS = st.dictionaries(
+    st.text(min_size=1, max_size=3), st.sampled_from([Path(f"{n}.wav") for n in range(9)]), min_size=2
+)
+
+
+@given(QUESTIONS, st.data())
+def test_shuffled_clips_are_other_readable_ones_and_each_is_heard_once(
+    paths: dict[str, Path], data: st.DataObject
+) -> None:
+    bad = data.draw(st.sets(st.sampled_from(sorted(set(paths.values())))))
+    usable = {name for name, clip in paths.items() if clip not in bad}
+    found = shuffled_clips(paths, usable)
+    good = {paths[name] for name in usable}
+    if len(good) < 2:
+        assert found == {}
+        return
+    assert found.keys() == paths.keys()
+    heard = {clip: paths[found[name]] for name, clip in paths.items()}
+    assert all(
+        heard[paths[name]] == paths[found[name]] for name in paths
+    )  # questions about a clip hear the same other one
+    assert all(other != clip and other in good for clip, other in heard.items())
+    if not bad:
+        assert set(heard.values()) == set(heard)
+    backwards = dict(reversed(list(paths.items())))
+    assert shuffled_clips(backwards, usable) == found
+
+
+def test_the_shuffle_is_the_same_on_every_machine() -> None:
+    assert shuffled_clips({name: Path("folder") / name for name in "abcd"}, set("abcd")) == {
+        "a": "d",
+        "b": "a",
+        "c": "b",
+        "d": "c",
+    }

@@ -5,8 +5,10 @@ import pytest
 
 from alm.data.example import DataError
 from alm.data.mmar import MmarItem
-from alm.scoring.multiple_choice import Answer, Answers, correct, summarise
+from alm.scoring.answers import Answer, Answers
+from alm.scoring.multiple_choice import ChoiceRule, correct
 from alm.scoring.predictions import read_predictions
+from alm.scoring.summary import summarise
 
 
 def item(
@@ -41,15 +43,15 @@ def test_an_empty_choice_is_no_candidate_and_ties_go_to_the_first() -> None:
 
 
 def test_missing_and_unparsed_answers_are_wrong_and_counted_apart() -> None:
-    given = Answers({"1": Answer("cat"), "2": Answer("what a question", stopped=True), "4": Answer("")})
-    result = summarise("MMAR", "x", ITEMS, given, ["official", "option"], {})
+    given = Answers({"1": Answer("cat"), "2": Answer("what a question", truncated=True), "4": Answer("")})
+    result = summarise("MMAR", "x", ITEMS, given, ChoiceRule(), ["official", "option"], {})
     assert result.scores["official"].value == result.scores["option"].value == 1 / 4
     assert result.scores["official"].n == 4
-    assert {k: result.counts[k] for k in ("items", "missing", "unparsed", "stopped")} == {
+    assert {k: result.counts[k] for k in ("items", "missing", "unparsed", "truncated")} == {
         "items": 4,
         "missing": 1,
         "unparsed": 2,
-        "stopped": 1,
+        "truncated": 1,
     }
     assert "no_audio_official" not in result.controls
 
@@ -64,11 +66,11 @@ def test_groups_and_controls_stand_beside_each_other() -> None:
         name: Answer(a.prediction, loglikelihood=a.loglikelihood, tokens=a.tokens[: len(a.loglikelihood)])
         for name, a in said.items()
     }
-    result = summarise("MMAR", "x", ITEMS, Answers(said, deaf), EVERY, {"data": "d"})
+    result = summarise("MMAR", "x", ITEMS, Answers(said, {"no_audio": deaf}), ChoiceRule(), EVERY, {"data": "d"})
     assert {name: score.value for name, score in result.scores.items()} == dict.fromkeys(EVERY, 1.0)
     assert result.controls["no_audio_official"].value == 0
     assert result.controls["no_audio_loglikelihood"].value == 1 / 4
-    assert result.controls["gain_of_audio_official"].value == 1
+    assert result.controls["gain_over_no_audio_official"].value == 1
     assert result.manifest == {"data": "d", "constant_position": 2}
     assert result.controls["chance"].value == pytest.approx((3 / 4 + 1 / 2) / 4)
     music = result.groups["modality"]["music"]

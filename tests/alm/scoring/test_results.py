@@ -13,6 +13,8 @@ def result() -> Result:
     beside = ("no_audio_loglikelihood", "chance", "constant_position", "longest_choice")
     scores = {name: wilson(343, 1000) for name in names}
     controls = {name: Estimate(0.293, 0.293, 0.293, 1000) for name in beside}
+    gains = ("chance_official", "chance_loglikelihood", "chance_option", "no_audio_loglikelihood")
+    controls |= {f"gain_over_{name}": Estimate(0.05, 0.014, 0.086, 1000) for name in gains}
     groups = {
         "sub_category": {
             "Professional Knowledge and Reasoning": {name: wilson(11, 11) for name in (*names, *beside)},
@@ -25,7 +27,7 @@ def result() -> Result:
         scores=scores,
         groups=groups,
         controls=controls,
-        counts={"items": 1000, "missing": 0, "unparsed": 12, "stopped": 3, "unknown_ids": 0},
+        counts={"items": 1000, "missing": 0, "unparsed": 12, "truncated": 3, "unknown_ids": 0},
         unavailable={"wer": "needs ASR"},
         manifest={"data_sha256": "ab", "constant_position": 2},
         items="mmar.items.jsonl",
@@ -83,10 +85,18 @@ def test_the_table_fits_100_columns_and_says_everything() -> None:
     lines = table.splitlines()
     assert max(len(line) for line in lines) <= 100
     assert "MMAR · tiny · 1,000 items" in lines[0]
-    assert lines[1] == "0 missing, 12 unparsed, 3 stopped"
+    assert lines[1] == "0 missing, 12 unparsed (1.2 %), 3 truncated (0.3 %)"
     assert "official                            34.3 %  [31.4, 37.3]" in table
     assert "constant_position (no. 2)           29.3 %" in table
     assert "not available: needs ASR" in table
+    gain = "+5.0 [+1.4, +8.6]"
+    line = {
+        name: next(one for one in lines if one.startswith(name))
+        for name in ("chance", "no_audio", "longest", "controls")
+    }
+    assert line["controls"].split() == ["controls", "gain", "of", "official", "gain", "of", "log-lik."]
+    assert line["chance"].count(gain) == 2 and line["chance"].endswith(gain) and gain not in line["longest"]
+    assert line["no_audio"].count(gain) == 1 and len(line["no_audio"]) == len(line["chance"]) == len(line["controls"])
     head, counting, knowledge = lines[-3:]
     assert head.split() == [
         "sub_category",

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from alm.checkpoint import LoadedCheckpoint
-from alm.training.attention import use_attention_by_document
+from alm.training import attention
+from alm.training.attention import NAME, use_attention, use_attention_by_document
 
 same_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
 
@@ -59,3 +60,28 @@ def test_anything_else_is_refused(language_model: LoadedCheckpoint, tmp_path: An
         model(**{**batch, "input_ids": batch["input_ids"].repeat(2, 1), "position_ids": None}, use_cache=False)
     model.save_pretrained(tmp_path)
     assert "by_document" not in (tmp_path / "config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "cuda", "use_cpu", "flash", "chosen"),
+    [
+        ("auto", True, False, True, "flash_attention_2"),
+        ("auto", True, False, False, NAME),
+        ("auto", True, True, True, NAME),
+        ("auto", False, False, True, NAME),
+        ("by_document", True, False, True, NAME),
+        ("sdpa", True, False, True, "sdpa"),
+    ],
+)
+def test_chosen_by_what_is_there(
+    monkeypatch: pytest.MonkeyPatch, name: str, cuda: bool, use_cpu: bool, flash: bool, chosen: str
+) -> None:
+    class Model:
+        def set_attn_implementation(self, name: str) -> None:
+            self.name = name
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(attention, "is_flash_attn_2_available", lambda: flash)
+    model: Any = Model()
+    use_attention(model, name, use_cpu)
+    assert model.name == chosen

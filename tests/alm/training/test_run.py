@@ -1,16 +1,14 @@
 """The output folder's life: fresh, interrupted, finished."""
 
 import json
-import runpy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from alm.arguments import ConfigFileError, parse_with_trainer_arguments
+from alm.arguments import ConfigFileError
 from alm.data.example import DataError
-from alm.training.language_model import DEFAULTS, trainer_arguments
 from alm.training.run import (
     clear,
     is_complete,
@@ -96,22 +94,3 @@ def test_the_batch_that_was_asked_for_or_an_error() -> None:
     for wrong in ((256, 8, 2, 1), (100, 8, 1, 1), (8, 8, 1, 2)):
         with pytest.raises(ConfigFileError, match=f"--effective_batch {wrong[0]}, but {wrong[1]} rows"):
             settled(*wrong)
-
-
-@pytest.mark.parametrize("name", ["pretrain", "sft_understanding", "train_generation"])
-def test_the_paper_s_configurations_parse(name: str, tmp_path: Path) -> None:
-    """Through the recipe's own parser, as on one GPU (here without its bf16)."""
-    recipe = runpy.run_path(str(ROOT / "recipes" / f"{name}.py"))
-    cls = next(value for key, value in recipe.items() if key.endswith("Arguments") and value.__module__ == "<run_path>")
-    flags = ["--config", str(ROOT / "recipes" / "configs" / "paper" / f"{name}.yaml"), "--model", "m", "--tokens", "t"]
-    flags += ["--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"]
-    flags += ["--musicqa", "a", "--musicqa_audio", "b"] if name == "sft_understanding" else ["--data", "folder=x"]
-    args, training = parse_with_trainer_arguments(cls, flags, recipe["__doc__"], trainer_arguments, DEFAULTS)
-    settle_batch(args.effective_batch, training)
-    assert training.per_device_train_batch_size * training.gradient_accumulation_steps == args.effective_batch
-    table_6 = {
-        "pretrain": (3e-5, 50_000, 3.0),
-        "sft_understanding": (1e-5, 10_000, 3.0),
-        "train_generation": (3e-5, -1, 3.0),
-    }
-    assert (training.learning_rate, training.max_steps, training.num_train_epochs) == table_6[name]

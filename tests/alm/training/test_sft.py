@@ -72,10 +72,12 @@ def gradient(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
+@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_loss_and_gradients_equal_plain_cross_entropy_and_trl(
-    language_model: LoadedCheckpoint, tmp_path: Path, checkpointing: bool
+    make_language_model: Any, tmp_path: Path, tied: bool, checkpointing: bool
 ) -> None:
+    language_model: LoadedCheckpoint = make_language_model(tied=tied)
     model = language_model.model
     pairs = [(torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])) for row in documents()]
     losses = [
@@ -142,6 +144,17 @@ def test_training_learns_logs_and_saves(language_model: LoadedCheckpoint, tmp_pa
     saved = json.loads((tmp_path / "config.json").read_text())
     assert saved["use_cache"] is True and "by_document" not in json.dumps(saved)
     assert language_model.model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.slow
+def test_compiled_steps_are_the_plain_ones(make_language_model: Any, tmp_path: Path) -> None:
+    """Captured and differentiated by PyTorch's compiler; its last stage, which needs a C++ compiler and minutes, is in docs/log.md."""
+    losses = []
+    for options in ({}, {"torch_compile": True, "torch_compile_backend": "aot_eager"}):
+        trainer = trainer_of(make_language_model(), tmp_path, **options)
+        trainer.train()
+        losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_configuration(tmp_path: Path) -> None:

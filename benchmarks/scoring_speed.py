@@ -1,6 +1,6 @@
 """Log-likelihood of multiple choices: the prompt computed once and shared, against one full forward pass per choice.
 
-    python benchmarks/choice_scoring.py [--repeats 5]
+    python benchmarks/scoring_speed.py [--repeats 5]
 
 Prints CPU seconds of both on the same random model and the ratio (above 1: ours is quicker) with its spread; target 3 (a 10-s clip
 with a short question and four choices of six tokens).

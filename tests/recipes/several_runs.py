@@ -1,0 +1,36 @@
+"""Not a test: runs of a recipe one after another in the processes of one launch, which costs more than the runs.
+
+    accelerate launch several_runs.py RECIPE RUNS.json
+
+RUNS.json is a list of `{"argv": [...], "output": FOLDER, "from": CHECKPOINT or null}`: a checkpoint and its run's log are copied to the
+output folder first, which then is as a kill behind the checkpoint leaves it. What is refused is printed.
+"""
+
+import json
+import os
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+
+def interrupt(checkpoint: Path, output: Path) -> None:
+    """Make `output` an interrupted run."""
+    shutil.copytree(checkpoint, output / checkpoint.name)
+    shutil.copy(checkpoint.parent / "training_log.jsonl", output)
+
+
+def main() -> None:
+    recipe = runpy.run_path(sys.argv[1])["main"]
+    for run in json.loads(Path(sys.argv[2]).read_text(encoding="utf-8")):
+        print(f"run {run['argv']}", flush=True)
+        if run["from"] and os.environ["RANK"] == "0":  # the others wait where the run begins
+            interrupt(Path(run["from"]), Path(run["output"]))
+        try:
+            recipe(run["argv"])
+        except ValueError as error:
+            print(f"refused: {error}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
