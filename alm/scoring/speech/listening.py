@@ -117,12 +117,12 @@ class Listener:
         return {rule: one._asdict() for rule, one in errors.items()}, rate
 
 
-def fingerprints(items: Sequence[Utterance], takes: Mapping[str, Take], listener: Listener) -> dict[str, str]:
+def fingerprints(items: Sequence[Utterance], takes: Mapping[str, Take], listener: Listener) -> dict[str, str | None]:
     """Digests over everything that decides each row but the listener: text, sound, stored transcript, prompt.
 
-    There is none of an item without a take that can be read. Raises `DataError` for a prompt that is not there.
+    None for an item without a take that can be read. Raises `DataError` for a prompt that is not there.
     """
-    found = {}
+    found: dict[str, str | None] = {item.id: None for item in items}
     for item in items:
         prompt, take = listener.prompt(item), takes.get(item.id)
         with suppress(AudioError):  # told when it is listened to
@@ -133,15 +133,15 @@ def fingerprints(items: Sequence[Utterance], takes: Mapping[str, Take], listener
     return found
 
 
-def still_valid(of: Mapping[str, str]) -> Callable[[Row], bool]:
-    """Whether a row of a former run has the same fingerprint; for `ItemLog`."""
-    return lambda row: row["missing"] is None and row["of"] == of.get(row["id"], row["of"])
+def still_valid(of: Mapping[str, str | None]) -> Callable[[Row], bool]:
+    """Whether a row of a former run has the same fingerprint, or is of an item that this run leaves out; for `ItemLog`."""
+    return lambda row: row["id"] not in of or (row["of"] is not None and row["of"] == of[row["id"]])
 
 
 def listen(
     items: Sequence[Utterance],
     takes: Mapping[str, Take],
-    of: Mapping[str, str],
+    of: Mapping[str, str | None],
     listener: Listener,
     log: ItemLog,
     allow_missing: bool,
