@@ -124,6 +124,7 @@ def main(argv: list[str] | None = None) -> None:
         **source,
         "metrics": equipment.labels,
         "heard": "the whole of each utterance, resampled to 16 kHz by soxr HQ",
+        "missing": "as if nothing had been heard",
         **environment(["python", "eval/seed_tts.py", *(sys.argv[1:] if argv is None else argv)]),
     }
     system = args.system or Path(args.model or args.audio or args.transcripts or "").name

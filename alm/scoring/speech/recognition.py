@@ -91,7 +91,7 @@ def is_ctc(folder: Path) -> bool:
 
 
 def _funasr_package() -> str:
-    return package("funasr", "'funasr>=1.2' (the extra `zh`)")(None).label
+    return package("funasr", "'funasr[knf]>=1.4.16' (the extra `zh`)")(None).label
 
 
 def _faster_whisper(folder: Path, device: str, language: str) -> Callable[[Waveform], str]:
