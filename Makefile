@@ -15,7 +15,7 @@ LAUNCH2 := $(BIN)/accelerate launch --multi_gpu --num_processes 2 --num_cpu_thre
 export TOKENIZERS_PARALLELISM = false
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup demo test test-vocoder test-page test-serving test-vllm test-deepspeed check format clean-demo
+.PHONY: help setup demo test test-vocoder test-page test-serving test-vllm test-deepspeed test-zh check format clean-demo
 .DELETE_ON_ERROR:
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make test-serving  set up an environment with llama.cpp and xgrammar (compiles, minutes), then run the serving tests"
 	@echo "make test-vllm     set up an environment with vLLM for CPUs, then run the serving tests"
 	@echo "make test-deepspeed  set up an environment with DeepSpeed (compiles at its first start, a minute or two), then run its tests"
+	@echo "make test-zh       set up an environment with FunASR, then run the tests of its recogniser of Chinese"
 	@echo "make check   format, lint, types and all tests, as CI does"
 	@echo "make format  rewrite the files in the project's format"
 	@echo "make clean-demo  remove $(DEMO)"
@@ -82,6 +83,12 @@ test-deepspeed:
 	$(PYTHON) -m venv .venv-deepspeed
 	.venv-deepspeed/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[train]' pytest hypothesis
 	OMP_NUM_THREADS=1 .venv-deepspeed/bin/python -m pytest -q tests/recipes/test_several_processes.py
+
+# FunASR brings ModelScope and much else
+test-zh:
+	$(PYTHON) -m venv .venv-zh
+	.venv-zh/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[zh,eval]' pytest hypothesis
+	OMP_NUM_THREADS=1 .venv-zh/bin/python -m pytest -q tests/alm/scoring/speech
 
 format: .venv/.installed
 	$(BIN)/ruff format .

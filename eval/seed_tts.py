@@ -97,30 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(SeedTtsArguments, argv, description=__doc__)
     data = seed_tts.read(args.meta)
     items = data.items[: args.limit]
-
-    from alm.scoring.speech.equipment import equip
-
-    checkpoints = dict(word.split("=", 1) for word in args.checkpoints)
-    unheard = (
-        "stored transcripts have no sound: give its files, too (--audio FOLDER)"
-        if not args.model and not args.audio
-        else None
-    )
-    alone = (
-        "the model has not heard the prompts, whose voice it would be compared with: --zero_shot"
-        if args.model and not args.zero_shot
-        else None
-    )
-    equipment = equip(
-        args.language,
-        args.asr,
-        args.metrics,
-        args.require,
-        checkpoints,
-        transcripts=args.transcripts is not None,
-        no_sound=unheard,
-        no_prompt=alone,
-    )
+    equipment = find_equipment(args)
     if args.dry_run:
         print(plan(args, items, equipment))
         return
@@ -129,21 +106,17 @@ def main(argv: list[str] | None = None) -> None:
     from alm.scoring.manifest import code_version, environment, resume_key
     from alm.scoring.results import write_result
     from alm.scoring.sound.table import render
-    from alm.scoring.speech.listening import listen, require_takes
+    from alm.scoring.speech.listening import fingerprints, listen, require_takes, still_valid
     from alm.scoring.speech.summary import build
 
-    takes, source, where = speak(args, items) if args.model else stored(args, items)
+    takes, source = speak(args, items) if args.model else stored(args, items)
     if not args.allow_missing:
-        require_takes(items, takes, where)
+        require_takes(items, takes, " with ".join(filter(None, (args.model, args.audio, args.transcripts))))
+    listener = equipment.load(args.device, args.folder)
+    of = fingerprints(items, takes, listener)
     key = resume_key(**equipment.labels, language=args.language, code=code_version())
-    with ItemLog(args.beside(".items.jsonl"), key, args.resume, lambda row: row["missing"] is None) as log:
-        rows = listen(items, takes, equipment.load(args.device, args.folder), log, args.allow_missing)
-    unavailable = equipment.unavailable
-    if not args.model:
-        unavailable["stop_rate"] = (
-            "stored sounds do not tell whether their model ended them: it is told of --model alone"
-        )
-    command = ["python", "eval/seed_tts.py", *(sys.argv[1:] if argv is None else argv)]
+    with ItemLog(args.beside(".items.jsonl"), key, args.resume, still_valid(of)) as log:
+        rows = listen(items, takes, of, listener, log, args.allow_missing)
     manifest = {
         "data": Path(args.meta).name,
         "data_sha256": data.sha256,
@@ -151,15 +124,33 @@ def main(argv: list[str] | None = None) -> None:
         **source,
         "metrics": equipment.labels,
         "heard": "the whole of each utterance, resampled to 16 kHz by soxr HQ",
-        **environment(command),
+        "missing": "as if nothing had been heard",
+        **environment(["python", "eval/seed_tts.py", *(sys.argv[1:] if argv is None else argv)]),
     }
     system = args.system or Path(args.model or args.audio or args.transcripts or "").name
-    result = build(
-        args.language, system, rows, equipment.chosen, unavailable, manifest, args.beside(".items.jsonl").name
-    )
+    names = args.beside(".items.jsonl").name
+    result = build(args.language, system, rows, equipment.chosen, equipment.unavailable, manifest, names)
     write_result(result, args.output)
     print(render(result))
     print(f"\nresult: {args.output}; rows of the utterances: {args.beside('.items.jsonl')}")
+
+
+def find_equipment(args: SeedTtsArguments) -> Any:
+    """What there is to score with, and why not the rest."""
+    from alm.scoring.speech.equipment import equip
+    from alm.scoring.speech.recognition import DEFAULT, PARAFORMER
+
+    lacking: dict[str, str] = {}
+    if not args.model:
+        lacking["stop_rate"] = "whether a model ended its sound itself is known of --model alone"
+    if not args.model and not args.audio:
+        lacking["sound"] = "stored transcripts have no sound; score its files, too: --audio FOLDER"
+    if args.model and not args.zero_shot:
+        lacking["prompt"] = "the model has not heard the prompts' voices: --zero_shot lets it"
+    checkpoints = dict(word.split("=", 1) for word in args.checkpoints)
+    asr = None if args.transcripts else args.asr or {"en": DEFAULT, "zh": PARAFORMER}[args.language]
+    asked = bool(args.asr or args.transcripts)
+    return equip(args.language, asr, asked, args.metrics, args.require, checkpoints, lacking)
 
 
 def plan(args: SeedTtsArguments, items: Any, equipment: Any) -> str:
@@ -173,8 +164,8 @@ def plan(args: SeedTtsArguments, items: Any, equipment: Any) -> str:
     return "\n".join([*lines, *(f"{name:<14} not available: {why}" for name, why in equipment.unavailable.items())])
 
 
-def stored(args: SeedTtsArguments, items: Any) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Takes of `--audio` and `--transcripts`, what the manifest says of them, and where they are."""
+def stored(args: SeedTtsArguments, items: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Takes of `--audio` and `--transcripts`, and what the manifest says of them."""
     import hashlib
 
     from alm.scoring.speech.listening import find_takes
@@ -189,16 +180,13 @@ def stored(args: SeedTtsArguments, items: Any) -> tuple[dict[str, Any], dict[str
     if args.transcripts:
         path = Path(args.transcripts)
         heard = transcript_takes(items, path)
-        takes = (
-            {name: takes[name]._replace(transcript=take.transcript) for name, take in heard.items() if name in takes}
-            if args.audio
-            else heard
-        )
+        both = {name: takes[name]._replace(transcript=take.transcript) for name, take in heard.items() if name in takes}
+        takes = both if args.audio else heard
         source |= {"transcripts": path.name, "transcripts_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    return takes, source, " with ".join(filter(None, (args.audio, args.transcripts)))
+    return takes, source
 
 
-def speak(args: SeedTtsArguments, items: Any) -> tuple[dict[str, Any], dict[str, Any], str]:
+def speak(args: SeedTtsArguments, items: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Takes of `--model`, likewise."""
     from alm.checkpoint import load_checkpoint
     from alm.generation.sampling import Sampling
@@ -224,7 +212,7 @@ def speak(args: SeedTtsArguments, items: Any) -> tuple[dict[str, Any], dict[str,
         rows = synthesise(checkpoint, asked, settings, log, folder, args.batch_size)
     takes = {name: Take(folder / f"{name}.wav", stopped=row["stopped"]) for name, row in rows.items()}
     source = {"model": args.model, **decided_by, "seed": args.seed, "batch_size": args.batch_size}
-    return takes, source, str(folder)
+    return takes, source
 
 
 if __name__ == "__main__":

@@ -29,7 +29,30 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     codec = EntangleCodec(EntangleCodecModel(config))
     codec.save_pretrained(folder / "codec")
-    tokenizer = train_tokenizer(["Which sound is heard? a dog, a cat, a bell, rain"] * 4, 320)
+    return save_model(codec, folder, ["Which sound is heard? a dog, a cat, a bell, rain"] * 4)
+
+
+@pytest.fixture(scope="session")
+def speaker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One whose codec has a vocoder, so that it makes sounds."""
+    folder = tmp_path_factory.mktemp("speaker")
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    parts = {f"{part}{name}": value for part in ("", "decoder_", "text_") for name, value in small.items()}
+    vocoder = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    model = EntangleCodecModel(EntangleCodecConfig(**parts, codebook_size=32, conditioning="add", vocoder=vocoder))
+    with torch.no_grad():  # a decoder begins at zero, and would be silent
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    codec = EntangleCodec(model)
+    codec.save_pretrained(folder / "codec")
+    captions = ["rain", "a dog barks", "a bell rings", "wind and rain", "a dog and a bell", "wind"]
+    return save_model(codec, folder, captions * 8)
+
+
+def save_model(codec: EntangleCodec, folder: Path, texts: list[str]) -> Path:
+    """A Qwen3 of width 32 grown by the codec that lies in `folder/codec`."""
+    tokenizer = train_tokenizer(texts, 320)
     model = Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=len(tokenizer),

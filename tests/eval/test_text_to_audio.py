@@ -14,25 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 
-from alm.checkpoint import save_checkpoint
 from alm.data.example import DataError
-from alm.growing import grow_vocabulary
-from alm.processing import AudioLanguageProcessor
 from alm.scoring.comparison import compare
 from alm.scoring.results import read_result
 from alm.scoring.sound.clap import find_clap, load_clap
 from alm.scoring.sound.table import render
 from alm.scoring.text_to_audio.hearing import noise_like, pack, unpack
-from alm.tokenizer import train_tokenizer
-from codec import EntangleCodec, EntangleCodecConfig, EntangleCodecModel
 from codec.audio import read_audio, write_audio
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "eval" / "text_to_audio.py"
 CAPTIONS = ["rain", "a dog barks", "a bell rings", "wind and rain", "a dog and a bell", "wind"]
-SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
 
 @pytest.fixture(scope="module")
@@ -41,35 +35,8 @@ def main() -> Callable[[list[str]], None]:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(0)
-    small = {f"{part}{name}": value for part in ("", "decoder_", "text_") for name, value in SMALL.items()}
-    vocoder = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    parts = EntangleCodecModel(EntangleCodecConfig(**small, codebook_size=32, conditioning="add", vocoder=vocoder))
-    with torch.no_grad():  # a decoder begins at zero, and would be silent
-        for parameter in parts.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    codec = EntangleCodec(parts)
-    codec.save_pretrained(folder / "codec")
-    tokenizer = train_tokenizer(CAPTIONS * 8, 320)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        initializer_range=0.5,
-        tie_word_embeddings=True,
-    )
-    model = Qwen3ForCausalLM(config)
-    vocabulary = grow_vocabulary(model, tokenizer, codec, initialisation="gaussian")
-    save_checkpoint(
-        model, AudioLanguageProcessor(tokenizer, vocabulary, codec_reference=str(folder / "codec")), folder / "model"
-    )
-    return folder / "model"
+def checkpoint(speaker: Path) -> Path:
+    return speaker
 
 
 @pytest.fixture

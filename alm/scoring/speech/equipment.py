@@ -8,12 +8,11 @@ from alm.data.example import DataError
 from alm.scoring.sound.base import Found, Metric, MetricUnavailable
 from alm.scoring.sound.zoo import choose
 from alm.scoring.speech.listening import Listener
-from alm.scoring.speech.recognition import DEFAULT, PARAFORMER, find_recogniser, load_recogniser
+from alm.scoring.speech.recognition import find_recogniser, load_recogniser
 from alm.scoring.speech.seed_rule import seed_counter, simplifier
 from alm.scoring.speech.summary import SOUND_UNITS, WORD_UNITS
 from alm.scoring.speech.words import WordErrors, word_counter
 
-RECOGNISERS = {"en": DEFAULT, "zh": PARAFORMER}
 SAME_WORDS = ("log_mel_l1", "stoi", "pesq", "vuv_f1", "vuv_f1_tiny")
 """Metrics that compare a recording with another of the same words, which a prompt is not."""
 
@@ -50,40 +49,39 @@ class Equipment:
 def equip(
     language: str,
     asr: str | None,
+    words_required: bool,
     metrics: Sequence[str],
     required: Sequence[str] = (),
     checkpoints: Mapping[str, str] | None = None,
-    *,
-    transcripts: bool = False,
-    no_sound: str | None = None,
-    no_prompt: str | None = None,
+    lacking: Mapping[str, str] | None = None,
 ) -> Equipment:
     """Find recogniser, counters and metrics.
 
-    `asr` None is the benchmark's own recogniser. `transcripts`: what was heard is stored, and no recogniser is needed. `no_sound` and
-    `no_prompt` say why there is nothing for metrics of sound, or for those that compare with a prompt. Raises `DataError` for an
-    unknown metric, one that a prompt cannot serve, and for a recogniser or a metric that was named and is not here.
+    `asr` None: stored transcripts are scored. `lacking` says why there is no `sound`, no `prompt` to compare with, or no `stop_rate`.
+    Raises `DataError` for an unknown metric, one that a prompt cannot serve, and for what is required and not here.
     """
+    lacking = lacking or {}
     if unfit := [name for name in (*metrics, *required) if name in SAME_WORDS]:
         raise DataError(f"{unfit[0]} compares with a recording of the same words; a list's prompt says others")
     choice = choose(metrics, required, checkpoints)
-    unavailable = dict(choice.unavailable)
-    fit = []
+    unavailable, fit = dict(choice.unavailable), []
     for metric, found in choice.metrics:
-        why = no_sound or (no_prompt if metric.compares else None)
+        why = lacking.get("sound") or (lacking.get("prompt") if metric.compares else None)
+        if why and metric.name in required:
+            raise DataError(f"--require {metric.name}: {why}")
         fit += [] if why else [(metric, found)]
         unavailable |= dict.fromkeys(metric.scores, why) if why else {}
-    if no_sound:
-        unavailable |= dict.fromkeys((*SOUND_UNITS, *unavailable), no_sound)
+    if "sound" in lacking:
+        unavailable |= dict.fromkeys((*SOUND_UNITS, *unavailable), lacking["sound"])
+    if "stop_rate" in lacking:
+        unavailable["stop_rate"] = lacking["stop_rate"]
     try:
         counters = {"seed": seed_counter(language), "whisper": word_counter(language)}
         simplify = simplifier(language)
-        recogniser = None if transcripts else find_recogniser(asr or RECOGNISERS[language])
+        recogniser = None if asr is None else find_recogniser(asr)
     except MetricUnavailable as error:
-        if asr:
-            raise DataError(f"--asr {asr}: {error}") from error
-        if transcripts:
-            raise
+        if words_required:
+            raise DataError(f"word errors were asked for (--asr, --transcripts): {error}") from error
         unavailable |= dict.fromkeys(WORD_UNITS, str(error))
         return Equipment(language, None, str, {}, fit, unavailable)
     return Equipment(language, recogniser, simplify, counters, fit, unavailable)

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -69,22 +70,34 @@ class Listener:
     prompts: Path
 
     def prompt(self, item: Utterance) -> bytes | None:
-        """Bytes of an utterance's prompt, where a metric compares with it. Raises `DataError`: a list's own file must be there."""
+        """Bytes of an utterance's prompt, where a metric compares with it. Raises `DataError`: what a list names must be there."""
         if item.prompt_audio is None or not any(metric.compares for metric, _ in self.metrics):
             return None
         try:
-            return read_bytes(self.prompts / item.prompt_audio)
+            data = read_bytes(self.prompts / item.prompt_audio)
+            native_rate(data, item.prompt_audio)
         except AudioError as error:
             raise DataError(f"the prompt of {item.id} is needed for speaker similarity (--prompts): {error}") from error
+        return data
 
-    def scores(self, take: Take, data: bytes, prompt: bytes | None) -> tuple[str | None, Scores]:
-        """Transcript and figures of a file's bytes. Raises `AudioError`."""
-        rate = native_rate(data, str(take.path))
-        waveform = read_audio(data, rate, str(take.path))
+    def scores(self, item: Utterance, take: Take | None) -> tuple[str | None, Scores]:
+        """Transcript and figures of a take. Raises `AudioError` where there is none, or its file cannot be read."""
+        if take is None:
+            raise AudioError("there is neither sound nor transcript")
+        ended: Scores = {} if take.stopped is None else {"stop_rate": float(take.stopped)}
+        if take.path is None:
+            return take.transcript, ended
+        data, name = read_bytes(take.path), str(take.path)
+        rate = native_rate(data, name)
+        waveform = read_audio(data, rate, name)
         heard = take.transcript
         if heard is None and self.hear is not None:
             heard = self.hear(resample(waveform, rate, SAMPLING_RATE))
-        found: Scores = {"seconds": len(waveform) / rate}
+        return heard, self._figures(item, waveform, rate) | {"seconds": len(waveform) / rate} | ended
+
+    def _figures(self, item: Utterance, waveform: Waveform, rate: int) -> Scores:
+        found: Scores = {}
+        prompt = self.prompt(item)
         for metric, measure in self.metrics:
             if metric.compares and prompt is None:
                 found |= dict.fromkeys(metric.scores)
@@ -92,7 +105,7 @@ class Listener:
             reference = read_audio(prompt, metric.sampling_rate, "prompt") if metric.compares and prompt else None
             values = measure(reference, resample(waveform, rate, metric.sampling_rate))
             found |= {name: None if math.isnan(value) else value for name, value in values.items()}
-        return heard, found
+        return found
 
     def words(self, item: Utterance, heard: str | None) -> tuple[dict[str, dict[str, int]], Scores]:
         """Word errors by rule, and the utterance's own rate by the official one."""
@@ -104,44 +117,64 @@ class Listener:
         return {rule: one._asdict() for rule, one in errors.items()}, rate
 
 
+def fingerprints(items: Sequence[Utterance], takes: Mapping[str, Take], listener: Listener) -> dict[str, str | None]:
+    """Digests over everything that decides each row but the listener: text, sound, stored transcript, prompt.
+
+    None for an item without a take that can be read. Raises `DataError` for a prompt that is not there.
+    """
+    found: dict[str, str | None] = {item.id: None for item in items}
+    for item in items:
+        prompt, take = listener.prompt(item), takes.get(item.id)
+        with suppress(AudioError):  # told when it is listened to
+            if take is not None:
+                data = None if take.path is None else read_bytes(take.path)
+                of = [item.text, take.transcript, take.stopped, *(one and _sha(one) for one in (data, prompt))]
+                found[item.id] = digest(of)
+    return found
+
+
+def still_valid(of: Mapping[str, str | None]) -> Callable[[Row], bool]:
+    """Whether a row of a former run has the same fingerprint, or is of an item that this run leaves out; for `ItemLog`."""
+    return lambda row: row["id"] not in of or (row["of"] is not None and row["of"] == of[row["id"]])
+
+
 def listen(
-    items: Sequence[Utterance], takes: Mapping[str, Take], listener: Listener, log: ItemLog, allow_missing: bool
+    items: Sequence[Utterance],
+    takes: Mapping[str, Take],
+    of: Mapping[str, str | None],
+    listener: Listener,
+    log: ItemLog,
+    allow_missing: bool,
 ) -> list[Row]:
-    """Rows of all items in their order; those of an interrupted run are taken over where text, file and transcript are the same.
+    """Rows of all items in their order, of which `log` may hold some; `of` are their fingerprints.
 
     Raises `DataError` for a file that cannot be read. Where that is allowed it is counted instead, as is an utterance without a take:
     as if nothing had been heard. (The official script leaves such utterances out, so that a system gains by their loss.)
     """
-    return [
-        _row(item, takes.get(item.id), listener, log, allow_missing)
-        for item in tqdm(items, desc="listening", unit="utterance")
-    ]
+    for item in tqdm([item for item in items if item.id not in log.rows], desc="listening", unit="utterance"):
+        log.append([_row(item, takes.get(item.id), listener, allow_missing) | {"of": of.get(item.id)}])
+    return [log.rows[item.id] for item in items]
 
 
-def _row(item: Utterance, take: Take | None, listener: Listener, log: ItemLog, allow_missing: bool) -> Row:
+def _row(item: Utterance, take: Take | None, listener: Listener, allow_missing: bool) -> Row:
     missing: str | None = None
-    of: str | None = None
     heard: str | None = ""
     scores: Scores = {}
-    prompt = listener.prompt(item)
     try:
-        if take is None:
-            raise AudioError("there is neither sound nor transcript")
-        data = None if take.path is None else read_bytes(take.path)
-        of = digest([item.text, take.transcript, take.stopped, *(one and _sha(one) for one in (data, prompt))])
-        if (known := log.rows.get(item.id)) is not None and known["of"] == of:
-            return known
-        heard, scores = (take.transcript, {}) if data is None else listener.scores(take, data, prompt)
-        if take.stopped is not None:
-            scores["stop_rate"] = float(take.stopped)
+        heard, scores = listener.scores(item, take)
     except AudioError as error:
         if not allow_missing:
             raise DataError(f"utterance {item.id}: {error} (--allow_missing counts it as spoken in silence)") from error
-        missing, of = str(error), None  # looked for again by the next run
+        missing = str(error)
     errors, rate = listener.words(item, heard)
-    row = {"id": item.id, "said": item.text, "heard": heard, "errors": errors, "scores": rate | scores}
-    log.append([row | {"missing": missing, "of": of}])
-    return log.rows[item.id]
+    return {
+        "id": item.id,
+        "said": item.text,
+        "heard": heard,
+        "errors": errors,
+        "scores": rate | scores,
+        "missing": missing,
+    }
 
 
 def _sha(data: bytes) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from alm.scoring.sound.base import Found, MetricUnavailable, Waveform, local, pa
 
 SAMPLING_RATE = 16_000
 DEFAULT = "openai/whisper-large-v3"
-PARAFORMER, POCKETSPHINX = "funasr/paraformer-zh", "pocketsphinx"
+PARAFORMER, POCKETSPHINX, GRAMMAR = "funasr/paraformer-zh", "pocketsphinx", ".jsgf"
 MIN_SAMPLES = 400
 """One window of Whisper's features; shorter clips are heard as silence."""
 
@@ -28,12 +29,14 @@ class Recogniser:
 
 
 def find_recogniser(name: str = DEFAULT) -> Found:
-    """Where a recogniser is, without loading or downloading anything: a folder, a Hub id in the local cache, or `pocketsphinx`.
+    """Where a recogniser is, without loading or downloading anything: a folder, or a Hub id in the local cache.
 
+    Also `pocketsphinx`, whose wheel brings its English model, and a grammar for it (a JSGF file, the sentences that can be heard).
     Raises `MetricUnavailable` with the way to get it.
     """
-    if name == POCKETSPHINX:
-        return Found(package("pocketsphinx", "'pocketsphinx>=5.1' (the extra `sphinx`)")(None).label)
+    if name == POCKETSPHINX or Path(name).suffix == GRAMMAR:
+        label = package("pocketsphinx", "'pocketsphinx>=5.0' (the extra `sphinx`)")(None).label
+        return Found(label) if name == POCKETSPHINX else Found(f"{label}, {local(Path(name), '').label}", Path(name))
     if (folder := Path(name)).is_dir():
         if is_ctranslate2(folder):
             package("faster_whisper", "'faster-whisper>=1.2'")(None)
@@ -64,9 +67,9 @@ def load_recogniser(found: Found, device: str = "cpu", language: str = "en") -> 
 
     Raises `MetricUnavailable` where PocketSphinx, which knows English, is to hear another language.
     """
-    if found.path is None:
-        return Recogniser(found.label, _pocketsphinx(language))
-    forms = ((is_ctranslate2, _faster_whisper), (is_funasr, _funasr))
+    if found.path is None or found.path.suffix == GRAMMAR:
+        return Recogniser(found.label, _pocketsphinx(found.path, language))
+    forms = ((is_ctranslate2, _faster_whisper), (is_funasr, _funasr), (is_ctc, _ctc))
     load = next((load for holds, load in forms if holds(found.path)), _transformers)
     return Recogniser(found.label, load(found.path, device, language))
 
@@ -81,8 +84,14 @@ def is_funasr(folder: Path) -> bool:
     return (folder / "model.pt").is_file() and (folder / "config.yaml").is_file()
 
 
+def is_ctc(folder: Path) -> bool:
+    """Whether a folder of Transformers holds an encoder with a CTC head (wav2vec 2.0, HuBERT, …)."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return any(name.endswith("ForCTC") for name in config.get("architectures") or ())
+
+
 def _funasr_package() -> str:
-    return package("funasr", "'funasr>=1.2' (the extra `zh`)")(None).label
+    return package("funasr", "'funasr[knf]>=1.4.16' (the extra `zh`)")(None).label
 
 
 def _faster_whisper(folder: Path, device: str, language: str) -> Callable[[Waveform], str]:
@@ -102,7 +111,8 @@ def _transformers(folder: Path, device: str, language: str) -> Callable[[Wavefor
     from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(folder)
-    model = AutoModelForSpeechSeq2Seq.from_pretrained(folder).eval().to(device)
+    # whisper-large-v3 is stored in float16, which its features are not; float32 is what the published figures were heard in
+    model = AutoModelForSpeechSeq2Seq.from_pretrained(folder, dtype=torch.float32).eval().to(device)
     multilingual = getattr(model.generation_config, "is_multilingual", False)
     options = {"language": language, "task": "transcribe"} if multilingual else {}
 
@@ -113,6 +123,22 @@ def _transformers(folder: Path, device: str, language: str) -> Callable[[Wavefor
         ).to(device)
         ids = model.generate(**inputs, do_sample=False, num_beams=1, **options)  # over 30 s by Whisper's own long form
         text: str = processor.batch_decode(ids, skip_special_tokens=True)[0]
+        return text
+
+    return hear
+
+
+def _ctc(folder: Path, device: str, language: str) -> Callable[[Waveform], str]:
+    import torch
+    from transformers import AutoModelForCTC, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForCTC.from_pretrained(folder, dtype=torch.float32).eval().to(device)
+
+    @torch.inference_mode()
+    def hear(waveform: Waveform) -> str:
+        inputs = processor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt").to(device)
+        text: str = processor.batch_decode(model(**inputs).logits.argmax(-1))[0]
         return text
 
     return hear
@@ -130,14 +156,15 @@ def _funasr(folder: Path, device: str, language: str) -> Callable[[Waveform], st
     return hear
 
 
-def _pocketsphinx(language: str) -> Callable[[Waveform], str]:
+def _pocketsphinx(grammar: Path | None, language: str) -> Callable[[Waveform], str]:
     if language != "en":
         raise MetricUnavailable(f"PocketSphinx' wheel knows English alone, not {language!r}: choose another --asr")
     from codec.audio import pcm16
 
-    decoder = importlib.import_module("pocketsphinx").Decoder(
-        samprate=SAMPLING_RATE, cmn="batch", loglevel="FATAL"
-    )  # cmn: the mean of each clip itself, and not one that drifts from clip to clip
+    words = {} if grammar is None else {"lm": None, "jsgf": str(grammar)}
+    # cmn: each clip less its own mean; the default's mean drifts from clip to clip
+    options = {"samprate": SAMPLING_RATE, "cmn": "batch", "loglevel": "FATAL"}
+    decoder = importlib.import_module("pocketsphinx").Decoder(**options, **words)
 
     def hear(waveform: Waveform) -> str:
         decoder.start_utt()

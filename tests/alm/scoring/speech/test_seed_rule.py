@@ -21,6 +21,12 @@ pytest.importorskip("jiwer")
         ("a\u00a0b", "a b", 2.0),  # a no-break space parts no words
         ("fifty cats", "50 cats", 0.5),  # numbers are not written out
         ("one  two", "one two", 0.0),
+        ("say a - b", "say a b", 0.0),  # "a  b": the blanks around what went are one
+        ("it's well-known", "its well known", 1.5),
+        ("Hello", "  HELLO  ", 0.0),
+        ("Γειά σου", "γειά ΣΟΥ", 0.0),
+        ("caf\u00e9", "cafe\u0301", 1.0),  # Unicode forms are not brought together
+        ("one\ttwo", "one two", 2.0),
     ],
 )
 def test_english(said: str, heard: str, rate: float) -> None:
@@ -34,6 +40,11 @@ def test_english(said: str, heard: str, rate: float) -> None:
         ("你好,世界。", "你好世界", 0, 4),
         ("你好世界", "你好", 2, 4),
         ("用GPT", "用gpt", 3, 4),  # Latin letters keep their case
+        ("你好", "你 好", 0, 2),  # Paraformer parts its characters by blanks
+        ("你好", "", 2, 2),
+        ("他说：“好”", "他说好吗", 1, 3),
+        ("it's 好", "its 好", 1, 5),  # the apostrophe is a character
+        ("二十", "20", 2, 2),
     ],
 )
 def test_chinese_is_counted_by_characters(said: str, heard: str, errors: int, characters: int) -> None:
@@ -48,6 +59,10 @@ def test_only_what_is_heard_is_simplified() -> None:
     assert count("漢語", simplify("漢語")).errors == 2
 
 
+def test_the_punctuation_is_zhons() -> None:
+    assert pytest.importorskip("zhon.hanzi").punctuation == HANZI_PUNCTUATION
+
+
 def test_what_is_deleted() -> None:
     assert len(set(HANZI_PUNCTUATION)) == 82
     assert normalise("It's 5-fold (A/B)!", "en") == "it's 5fold ab"
@@ -59,3 +74,9 @@ def test_what_is_deleted() -> None:
 def test_a_text_without_words_has_no_rate() -> None:
     with pytest.raises(DataError, match=r"leaves no word of the text '\.\.\.'"):
         seed_counter("en")("...", "anything")
+
+
+def test_macro_and_pooled_part_where_lengths_differ() -> None:
+    counts = [seed_counter("en")(*pair) for pair in (("yes", "no way"), ("a b c d e f g h i", "a b c d e f g h i"))]
+    assert sum(errors / words for errors, words in counts) / 2 == 1.0
+    assert sum(errors for errors, _ in counts) / sum(words for _, words in counts) == 0.2

@@ -1,15 +1,25 @@
 """Word errors, their rates, and recognisers of the real classes with random weights."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+from transformers import (
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+    Wav2Vec2Processor,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+)
 
 from alm.data.example import DataError
 from alm.scoring.sound.base import MetricUnavailable, Pair
-from alm.scoring.speech.recognition import find_recogniser, is_ctranslate2
+from alm.scoring.speech.recognition import PARAFORMER, find_recogniser, is_ctranslate2, load_recogniser
 from alm.scoring.speech.words import WordErrors, WordScorer, rates, read_transcripts, word_counter, word_scorer
 
 pytest.importorskip("jiwer")
@@ -118,5 +128,57 @@ def test_whisper_of_transformers(tmp_path: Path) -> None:
     other = word_scorer(str(table), str(tmp_path))
     assert isinstance(other, WordScorer) and other.label != scorer.label
     before = find_recogniser(str(tmp_path)).label
+    model.half().save_pretrained(tmp_path)  # as whisper-large-v3 is stored
+    timing.save_pretrained(tmp_path)
+    assert isinstance(load_recogniser(find_recogniser(str(tmp_path)))(wave[0]), str)
     WhisperForConditionalGeneration(config).save_pretrained(tmp_path)  # other weights, same configuration
     assert find_recogniser(str(tmp_path)).label != before
+
+
+def test_an_encoder_with_ctc(tmp_path: Path) -> None:
+    """The real class, tiny and random, against its own best path collapsed by hand."""
+    torch.manual_seed(0)
+    letters = ["<pad>", "|", *"abcdefgh", "<s>", "</s>", "<unk>"]
+    (tmp_path / "vocab.json").write_text(json.dumps({letter: place for place, letter in enumerate(letters)}))
+    tokenizer = Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"))
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=True)
+    Wav2Vec2Processor(extractor, tokenizer).save_pretrained(tmp_path)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    features = {"conv_dim": [8] * 7, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
+    model = Wav2Vec2ForCTC(Wav2Vec2Config(**sizes, **features, vocab_size=len(letters), pad_token_id=0)).eval()
+    torch.nn.init.normal_(model.lm_head.weight, std=3.0)
+    model.save_pretrained(tmp_path)
+    wave = np.random.default_rng(0).standard_normal(16_000).astype(np.float32) * np.linspace(0, 0.3, 16_000)
+    wave = wave.astype(np.float32)
+    with torch.inference_mode():
+        best = model(**extractor(wave, sampling_rate=16_000, return_tensors="pt")).logits[0].argmax(-1).tolist()
+    kept = [letters[place] for place, last in zip(best, [None, *best], strict=False) if place != last and place]
+    heard = load_recogniser(find_recogniser(str(tmp_path)))(wave)
+    assert heard == "".join(kept).replace("|", " ").strip() and heard
+
+
+def test_pocketsphinx_hears_a_clip_alone_and_after_others(tmp_path: Path) -> None:
+    pytest.importorskip("pocketsphinx")
+    grammar = tmp_path / "words.jsgf"
+    grammar.write_text("#JSGF V1.0;\ngrammar words;\npublic <words> = ( yes | no | seven )+ ;\n")
+    found = find_recogniser(str(grammar))
+    assert "words.jsgf, sha256 " in found.label and found.label != find_recogniser("pocketsphinx").label
+    waves = np.random.default_rng(0).standard_normal((2, 16_000)).astype(np.float32) * 0.1
+    hear = load_recogniser(found)
+    first = hear(waves[0])
+    hear(10 * waves[1])
+    assert hear(waves[0]) == first
+    with pytest.raises(MetricUnavailable, match="knows English alone"):
+        load_recogniser(found, language="zh")
+
+
+def test_what_is_missing_of_other_kinds_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for name, install in (("pocketsphinx", "pocketsphinx>="), (PARAFORMER, "funasr\\[knf")):
+        with pytest.raises(MetricUnavailable, match=f"pip install '{install}"):
+            find_recogniser(name)
+
+
+def test_chinese_in_whispers_form_is_counted_by_characters() -> None:
+    assert word_counter("zh")("你好，世界。", "你好世") == (1, 4)
+    assert word_counter("zh")("GPT 好", "gpt 好") == (0, 2 + 2)
