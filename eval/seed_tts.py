@@ -18,20 +18,17 @@ from typing import Any
 from alm.arguments import parse_arguments, run_main
 from alm.data import seed_tts
 from alm.data.example import DataError
+from alm.scoring.choice_run import option
+from alm.scoring.synthesis_run import SynthesisArguments, generate
 
 
-def option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
-@dataclass
-class SeedTtsArguments:
+@dataclass(kw_only=True)
+class SeedTtsArguments(SynthesisArguments):
     meta: str = field(
         metadata={"help": "the list of utterances: meta.lst, or a list of its kin (alm/data/seed_tts.py)"}
     )
     language: str = field(metadata={"help": "en or zh"})
     model: str | None = option(None, "checkpoint that speaks: a local folder or a Hub id")
-    audio: str | None = option(None, "folder of any system's files, <id>.wav, to be scored instead")
     transcripts: str | None = option(
         None, "what has been heard, to be scored without a recogniser (JSON or CSV); alone, or with --audio"
     )
@@ -48,28 +45,11 @@ class SeedTtsArguments:
             "help": "further figures: sim (with the prompt), utmos; also sim_xvector, sim_ge2e, distillmos, audiobox"
         },
     )
-    require: list[str] = field(default_factory=list, metadata={"help": "metrics whose absence is an error"})
-    checkpoints: list[str] = field(
-        default_factory=list, metadata={"help": "METRIC=PATH: a metric's model elsewhere than in its cache"}
-    )
     allow_missing: bool = option(False, "utterances without a sound are counted, as spoken in silence, and no error")
     output: str = option("runs/seed_tts.json", "result file")
-    system: str | None = option(None, "name of the system in the result")
-    limit: int | None = option(None, "only the first N utterances")
-    resume: bool = option(False, "take over what an interrupted run of the same model, settings and code has made")
-    dry_run: bool = option(False, "print the plan and stop; loads no model")
-    codec: str | None = option(None, "codec instead of the one saved with the checkpoint; its fingerprint must agree")
-    device: str = option("cpu", "cpu, cuda, …")
-    batch_size: int = option(8, "utterances spoken together; does not change them")
-    temperature: float = option(0.8, "0: greedy")
-    top_k: int = option(0, "0: all")
-    top_p: float = option(0.95, "1: all")
-    min_p: float = option(0.0, "0: all")
-    seed: int = option(0, "each utterance draws by this and its id")
-    min_seconds: float = option(0.2, "shortest sound")
-    max_seconds: float = option(30.0, "longest sound; what reaches it has not stopped")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.language not in ("en", "zh"):
             raise ValueError(f"--language is en or zh, got {self.language!r}")
         if (self.model is None) == (self.audio is None and self.transcripts is None):
@@ -78,15 +58,6 @@ class SeedTtsArguments:
             raise ValueError("--zero_shot needs --model")
         if self.asr and self.transcripts:
             raise ValueError("--transcripts are scored as they are; without --asr")
-        for name in ("limit", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"--{name} must be at least 1, got {value}")
-        if bad := [word for word in self.checkpoints if "=" not in word]:
-            raise ValueError(f"--checkpoints takes METRIC=PATH, got {bad[0]}")
-
-    def beside(self, ending: str) -> Path:
-        output = Path(self.output)
-        return output.with_name(output.name.removesuffix(".json") + ending)
 
     @property
     def folder(self) -> Path:
@@ -147,10 +118,9 @@ def find_equipment(args: SeedTtsArguments) -> Any:
         lacking["sound"] = "stored transcripts have no sound; score its files, too: --audio FOLDER"
     if args.model and not args.zero_shot:
         lacking["prompt"] = "the model has not heard the prompts' voices: --zero_shot lets it"
-    checkpoints = dict(word.split("=", 1) for word in args.checkpoints)
     asr = None if args.transcripts else args.asr or {"en": DEFAULT, "zh": PARAFORMER}[args.language]
     asked = bool(args.asr or args.transcripts)
-    return equip(args.language, asr, asked, args.metrics, args.require, checkpoints, lacking)
+    return equip(args.language, asr, asked, args.metrics, args.require, args.paths, lacking)
 
 
 def plan(args: SeedTtsArguments, items: Any, equipment: Any) -> str:
@@ -188,31 +158,13 @@ def stored(args: SeedTtsArguments, items: Any) -> tuple[dict[str, Any], dict[str
 
 def speak(args: SeedTtsArguments, items: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Takes of `--model`, likewise."""
-    from alm.checkpoint import load_checkpoint
-    from alm.generation.sampling import Sampling
     from alm.prompts import speech_messages
-    from alm.scoring.item_log import ItemLog
-    from alm.scoring.manifest import code_version, resume_key
     from alm.scoring.speech.listening import Take
     from alm.scoring.speech.synthesis import PROMPT_IDS, requests
-    from alm.scoring.synthesis import SynthesisSettings, identity, synthesise
 
-    sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
-    settings = SynthesisSettings(
-        PROMPT_IDS[args.zero_shot], speech_messages(""), sampling, args.min_seconds, args.max_seconds
-    )
     asked = requests(items, args.folder if args.zero_shot else None, args.seed)
-    checkpoint = load_checkpoint(args.model or "", codec=args.codec, device=args.device)
-    decided_by = identity(checkpoint, settings)
-    folder = args.beside(".audio")
-    key = resume_key(**decided_by, code=code_version())
-    with ItemLog(args.beside(".outputs.jsonl"), key, args.resume) as log:
-        if args.resume:
-            print(f"{len(log.rows)} sounds there, {log.foreign} of another run left aside", file=sys.stderr)
-        rows = synthesise(checkpoint, asked, settings, log, folder, args.batch_size)
-    takes = {name: Take(folder / f"{name}.wav", stopped=row["stopped"]) for name, row in rows.items()}
-    source = {"model": args.model, **decided_by, "seed": args.seed, "batch_size": args.batch_size}
-    return takes, source
+    rows, folder, source = generate(args, asked, PROMPT_IDS[args.zero_shot], speech_messages(""))
+    return {name: Take(folder / f"{name}.wav", stopped=row["stopped"]) for name, row in rows.items()}, source
 
 
 if __name__ == "__main__":

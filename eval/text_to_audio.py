@@ -19,17 +19,13 @@ from typing import Any
 from alm.arguments import parse_arguments, run_main
 from alm.data import caption_lists
 from alm.data.example import DataError
+from alm.scoring.choice_run import option
+from alm.scoring.synthesis_run import SynthesisArguments, generate
 
 
-def option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
-@dataclass
-class TextToAudioArguments:
+@dataclass(kw_only=True)
+class TextToAudioArguments(SynthesisArguments):
     data: str = field(metadata={"help": "the list of captions"})
-    model: str | None = option(None, "checkpoint that makes the sounds: a local folder or a Hub id")
-    audio: str | None = option(None, "folder of any system's files, <id>.wav, to be scored instead")
     captions: str = option("first", "first: of each clip; all: each caption has a sound of its own")
     recordings: str | None = option(
         None,
@@ -46,46 +42,22 @@ class TextToAudioArguments:
     require: list[str] = field(
         default_factory=list, metadata={"help": "clap, classifier or metrics whose absence is an error"}
     )
-    checkpoints: list[str] = field(
-        default_factory=list, metadata={"help": "METRIC=PATH: a metric's model elsewhere than in its cache"}
-    )
     controls: bool = option(True, "score recordings, other captions, noise and silence, too (three times the work)")
     max_missing: float = option(
         0.0, "share of sounds that may be missing or unreadable (they are scored as silence) before the run stops"
     )
     output: str = option("runs/text_to_audio.json", "result file")
-    system: str | None = option(None, "name of the system in the result")
-    limit: int | None = option(None, "only the first N captions")
-    resume: bool = option(False, "take over what an interrupted run of the same model, settings and code has made")
-    dry_run: bool = option(False, "print the plan and stop; loads no model")
-    codec: str | None = option(None, "codec instead of the one saved with the checkpoint; its fingerprint must agree")
-    device: str = option("cpu", "cpu, cuda, …")
-    batch_size: int = option(8, "sounds made together; changes them by rounding at most")
-    temperature: float = option(0.8, "0: greedy")
-    top_k: int = option(0, "0: all")
-    top_p: float = option(0.95, "1: all")
-    min_p: float = option(0.0, "0: all")
     guidance_scale: float = option(1.0, "classifier-free guidance away from the sound of no caption; 1: none")
-    seed: int = option(0, "each sound draws by this and its id")
-    min_seconds: float = option(0.2, "shortest sound")
     max_seconds: float = option(10.0, "longest sound; one that reaches it was not ended by the model")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.model is None) == (self.audio is None):
             raise ValueError("give either --model CHECKPOINT or --audio FOLDER")
         if self.captions not in ("first", "all"):
             raise ValueError(f"--captions is first or all, got {self.captions!r}")
         if not 0 <= self.max_missing <= 1:
             raise ValueError(f"--max_missing is a share from 0 to 1, got {self.max_missing}")
-        for name in ("limit", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"--{name} must be at least 1, got {value}")
-        if bad := [word for word in self.checkpoints if "=" not in word]:
-            raise ValueError(f"--checkpoints takes METRIC=PATH, got {bad[0]}")
-
-    def beside(self, ending: str) -> Path:
-        output = Path(self.output)
-        return output.with_name(output.name.removesuffix(".json") + ending)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -96,9 +68,8 @@ def main(argv: list[str] | None = None) -> None:
 
     folder, recordings = find_recordings(args, data)
     none = None if recordings else f"needs the recordings, and {folder} holds none: --recordings FOLDER"
-    checkpoints = dict(word.split("=", 1) for word in args.checkpoints)
     metrics = [] if args.metrics == ["none"] else args.metrics
-    equipment = equip(args.clap, args.classifier, metrics, args.require, checkpoints, none)
+    equipment = equip(args.clap, args.classifier, metrics, args.require, args.paths, none)
     if args.dry_run:
         print(plan(args, data, recordings, equipment))
         return
@@ -176,26 +147,12 @@ def stored(args: TextToAudioArguments, data: Any) -> tuple[dict[str, Any], dict[
 
 def make(args: TextToAudioArguments, items: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Sounds of `--model`, likewise."""
-    from alm.checkpoint import load_checkpoint
-    from alm.generation.sampling import Sampling
     from alm.prompts import SOUND_REQUEST, sound_messages
-    from alm.scoring.item_log import ItemLog
-    from alm.scoring.manifest import code_version, resume_key
-    from alm.scoring.synthesis import Request, SynthesisSettings, identity, own_seed, synthesise
+    from alm.scoring.synthesis import Request, own_seed
     from alm.scoring.text_to_audio.scores import Take
 
-    sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
-    length = args.min_seconds, args.max_seconds
-    settings = SynthesisSettings(repr(SOUND_REQUEST), sound_messages(""), sampling, *length, args.guidance_scale)
     asked = [Request(item.id, sound_messages(item.caption), own_seed(args.seed, item.id)) for item in items]
-    checkpoint = load_checkpoint(args.model or "", codec=args.codec, device=args.device)
-    decided_by = identity(checkpoint, settings)
-    folder = args.beside(".audio")
-    with ItemLog(args.beside(".outputs.jsonl"), resume_key(**decided_by, code=code_version()), args.resume) as log:
-        if args.resume:
-            print(f"{len(log.rows)} sounds there, {log.foreign} of another run left aside", file=sys.stderr)
-        rows = synthesise(checkpoint, asked, settings, log, folder, args.batch_size)
-    source = {"model": args.model, **decided_by, "seed": args.seed, "batch_size": args.batch_size}
+    rows, folder, source = generate(args, asked, repr(SOUND_REQUEST), sound_messages(""), args.guidance_scale)
     return {name: Take(folder / f"{name}.wav", row["stopped"]) for name, row in rows.items()}, source
 
 
