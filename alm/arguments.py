@@ -18,6 +18,11 @@ import yaml
 Arguments = TypeVar("Arguments")
 
 
+def option(default: Any, text: str) -> Any:
+    """A field of a dataclass of arguments, with its help."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
 def _parser_class() -> Any:
     """`HfArgumentParser`, without the second that `import transformers` takes: its module needs nothing else of the package."""
     package = importlib.util.find_spec("transformers")  # finds without importing

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from alm.arguments import parse_arguments, run_main
+from alm.arguments import option, parse_arguments, run_main
 from alm.data import clothoaqa
 from alm.data.clothoaqa_rules import RULES
 from alm.data.example import DataError
 from alm.scoring.answers import Item
-from alm.scoring.choice_run import Benchmark, ChoiceArguments, option, run
+from alm.scoring.choice_run import Benchmark, ChoiceArguments, run
 from alm.scoring.multiple_choice import ChoiceRule
 from alm.scoring.open_answers import OpenRule
 

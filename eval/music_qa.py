@@ -16,11 +16,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from alm.arguments import parse_arguments, run_main
+from alm.arguments import option, parse_arguments, run_main
 from alm.data import musicqa
 from alm.data.example import DataError, ReadReport
 from alm.scoring.answers import Item
-from alm.scoring.choice_run import Benchmark, ChoiceArguments, option, run
+from alm.scoring.choice_run import Benchmark, ChoiceArguments, run
 from alm.scoring.text_overlap import TextRule
 
 

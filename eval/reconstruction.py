@@ -14,12 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alm.arguments import parse_arguments, run_main
+from alm.arguments import option, parse_arguments, run_main
 from alm.data.example import DataError
-
-
-def option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass

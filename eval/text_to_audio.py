@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alm.arguments import parse_arguments, run_main
+from alm.arguments import option, parse_arguments, run_main
 from alm.data import caption_lists
 from alm.data.example import DataError
-from alm.scoring.choice_run import option
 from alm.scoring.synthesis_run import SynthesisArguments, generate
 
 

@@ -15,12 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alm.arguments import parse_arguments, run_main
+from alm.arguments import option, parse_arguments, run_main
 from alm.data.example import DataError
-
-
-def option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass

@@ -16,16 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alm.arguments import parse_arguments, run_main
+from alm.arguments import option, parse_arguments, run_main
 
 if TYPE_CHECKING:
     from alm.captioning.backend import Backend
     from alm.captioning.inputs import SourceClip
     from alm.captioning.output import Output
-
-
-def option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass

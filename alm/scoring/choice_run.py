@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from alm.arguments import option
 from alm.data.example import DataError
 from alm.scoring.answers import Answer, Answers, Question, Rule
 from alm.scoring.choice_settings import CONTROLS, SHUFFLED_AUDIO, LoopSettings
@@ -22,11 +23,6 @@ from alm.scoring.prompts import PROMPTS
 from alm.scoring.results import Result, render_table, write_result
 from alm.scoring.summary import summarise
 from alm.scoring.systems.base import ChoiceScorer, System
-
-
-def option(default: Any, text: str) -> Any:
-    """A field of a dataclass of arguments, with its help."""
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass

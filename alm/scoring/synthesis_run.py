@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alm.scoring.choice_run import option
+from alm.arguments import option
 
 if TYPE_CHECKING:
     from alm.data.example import Message
