@@ -1,5 +1,10 @@
 """A tiny random model with a real (random) codec, saved once for all scripts' tests."""
 
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,3 +75,19 @@ def save_model(codec: EntangleCodec, folder: Path, texts: list[str]) -> Path:
     processor = AudioLanguageProcessor(tokenizer, vocabulary, codec_reference=str(folder / "codec"))
     save_checkpoint(model, processor, folder / "model")
     return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def kill_when() -> Callable[..., None]:
+    """Run a script in a process and kill it as soon as `log` has so many `rows`; a torn line is left behind, as amid a write."""
+
+    def kill(script: Path, given: list[str], log: Path, rows: int) -> None:
+        process = subprocess.Popen([sys.executable, str(script), *given], stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= rows):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        with log.open("ab") as file:
+            file.write(b'{"id": "torn')
+
+    return kill

@@ -3,10 +3,6 @@
 import json
 import runpy
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -331,7 +327,7 @@ def test_dry_run_and_wrong_flags(main: Any, meta: Path, tmp_path: Path, capsys: 
 
 @pytest.mark.slow
 def test_killed_at_any_time_a_run_resumes_to_the_identical_files(
-    main: Any, speaker: Path, meta: Path, whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    main: Any, speaker: Path, meta: Path, whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_when: Any
 ) -> None:
     given = arguments(meta, Path("r.json"), "--model", str(speaker), "--max_seconds", "0.6", "--asr", str(whisper))
     given += ["--batch_size", "1", "--resume"]
@@ -343,13 +339,8 @@ def test_killed_at_any_time_a_run_resumes_to_the_identical_files(
     monkeypatch.chdir(killed)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for log in ("r.outputs.jsonl", "r.items.jsonl"):
-        process, path = subprocess.Popen([sys.executable, str(SCRIPT), *given], stderr=subprocess.DEVNULL), killed / log
-        while process.poll() is None and not (path.exists() and path.read_bytes().count(b"\n") >= 2):
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL and not (killed / "r.json").exists()
-        with path.open("ab") as file:
-            file.write(b'{"id": "torn')  # as a kill in the middle of a write leaves it
+        kill_when(SCRIPT, given, killed / log, 2)
+        assert not (killed / "r.json").exists()
     main(given)
     for name in ("r.json", *(f"r.audio/{name}.wav" for name in TEXTS)):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name

@@ -3,10 +3,6 @@
 import json
 import runpy
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -309,7 +305,13 @@ def test_noise_is_as_long_and_as_loud_and_the_same_each_time() -> None:
 
 @pytest.mark.slow
 def test_killed_at_any_time_a_run_resumes_to_the_identical_files(
-    main: Callable, checkpoint: Path, data: Path, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    main: Callable,
+    checkpoint: Path,
+    data: Path,
+    flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kill_when: Any,
 ) -> None:
     given = ["--data", str(data), "--model", str(checkpoint), "--output", "r.json", "--max_seconds", "1"]
     given += ["--batch_size", "1", "--limit", "4", "--resume", *flags]
@@ -321,13 +323,8 @@ def test_killed_at_any_time_a_run_resumes_to_the_identical_files(
     monkeypatch.chdir(killed)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for log, rows in (("r.outputs.jsonl", 2), ("r.sounds.jsonl", 4)):
-        process, path = subprocess.Popen([sys.executable, str(SCRIPT), *given], stderr=subprocess.DEVNULL), killed / log
-        while process.poll() is None and not (path.exists() and path.read_bytes().count(b"\n") >= rows):
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL and not (killed / "r.json").exists()
-        with path.open("ab") as file:
-            file.write(b'{"id": "torn')  # as a kill in the middle of a write leaves it
+        kill_when(SCRIPT, given, killed / log, rows)
+        assert not (killed / "r.json").exists()
     main(given)
     for name in ("r.json", "r.items.jsonl", *(f"r.audio/Yv{n}.wav" for n in range(4))):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
