@@ -27,6 +27,7 @@ from alm.scoring.open_answers import OpenRule
 from alm.scoring.systems.base import ChoiceScores, Refused, Request
 from alm.scoring.systems.checkpoint import CheckpointSystem
 from alm.scoring.systems.request_ids import RequestIds
+from alm.scoring.text_overlap import TextRule
 from alm.tokenizer import train_tokenizer
 from codec.audio import write_audio
 
@@ -123,8 +124,10 @@ def test_answers_count_by_the_benchmark_s_rule(tiny: LoadedCheckpoint) -> None:
     assert rules.generation(row, ["<answer>a dog</answer>"]) == {"official": 1.0, "option": 1.0}
     assert rules.generation(row, ["violins, a dog"]) == {"official": 0.0, "option": 0.0}
     settings = replace(SETTINGS, loglikelihood=False, letter=False)
-    rows = written(RowWriter(tiny.processor, settings, OpenRule()), replace(ITEM, choices=()), None)
-    assert list(rows) == ["generation"] and rules.generation(rows["generation"], ["A dog."]) == {"exact_match": 1.0}
+    for rule in (OpenRule(), TextRule.available()):
+        rows = written(RowWriter(tiny.processor, settings, rule), replace(ITEM, choices=()), None)
+        counted = rules.generation(rows["generation"], ["A dog."])
+        assert list(rows) == ["generation"] and counted.keys() == {*rule.generated} and counted["exact_match"] == 1.0
 
 
 def test_what_cannot_be_asked_counts_as_wrong(writer: RowWriter, tmp_path: Path) -> None:
