@@ -4,7 +4,6 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -12,7 +11,6 @@ from alm.adapters import is_adapter
 from alm.checkpoint import load_processor
 from alm.checkpoint_files import local_folder
 from alm.data.example import DataError
-from alm.processing import AudioLanguageProcessor
 from alm.scoring.choice_run import Benchmark, ChoiceArguments, settings_of
 from alm.scoring.choice_settings import NO_AUDIO, SHUFFLED_AUDIO, LoopSettings
 from alm.scoring.clips import Clips, inspect_clips, require_clips
@@ -22,7 +20,6 @@ from alm.scoring.harness.rows import LETTER, RowWriter
 from alm.scoring.item_log import Row
 from alm.scoring.prompts import LETTER_PROMPT
 from alm.scoring.systems.base import Refused
-from alm.vocabulary import digest
 
 Heard = Mapping[str, Path | None]
 """Question id → the clip that goes with it; a question that is not in it is not asked."""
@@ -38,10 +35,9 @@ def export(benchmark: Benchmark, args: ChoiceArguments, output: str) -> None:
     if is_adapter(folder):
         raise DataError(f"{args.model} is an adapter; the harness is to load a plain checkpoint: give the merged model")
     clips = inspect_clips(benchmark.paths, args.max_missing)
-    processor = load_processor(folder, args.codec, args.device)
-    writer = RowWriter(processor, settings, benchmark.rule)
+    writer = RowWriter(load_processor(folder, args.codec, args.device), settings, benchmark.rule)
     tag = re.sub(r"\W+", "_", benchmark.name.lower()).strip("_")
-    told = {**benchmark.data, "limit": args.limit, **_identity(processor)}
+    told = {**benchmark.data, "limit": args.limit, **writer.ids.identity}
     for condition, heard in _conditions(benchmark, settings, clips).items():
         rows = _rows(benchmark, writer, condition, heard, args.max_missing)
         for kind, metrics in writer.metrics.items():
@@ -84,10 +80,3 @@ def _rows(
     for problem in problems.values():
         print(f"counted as wrong: {problem}", file=sys.stderr)
     return rows
-
-
-def _identity(processor: AudioLanguageProcessor) -> dict[str, Any]:
-    """What a checkpoint must share with the one that the tasks are written for."""
-    vocabulary = processor.vocabulary
-    tokenizer = digest(processor.tokenizer.backend_tokenizer.to_str())
-    return {"tokenizer": tokenizer, "vocabulary": vocabulary.hash, "codec": vocabulary.codec_fingerprint}

@@ -36,7 +36,7 @@ class RowWriter:
     rule: Rule
 
     def __post_init__(self) -> None:
-        self._ids = RequestIds(self.processor)
+        self.ids = RequestIds(self.processor)
 
     def rows(self, item: Question, audio: Path | None) -> dict[str, Row] | Refused:
         """The question's row of each kind; refused, as in our own run, where any of them is.
@@ -85,13 +85,13 @@ class RowWriter:
         return {"prompt": prompt, "rule": type(self.rule).__name__, "scores": list(self.rule.generated)}
 
     def _asked(self, request: Request) -> Row | Refused:
-        (ids,) = self._ids.asked([request], self.settings.max_new_tokens)
+        (ids,) = self.ids.asked([request], self.settings.max_new_tokens)
         return ids if isinstance(ids, Refused) else self._generation(self._text(ids))
 
     def _scored(self, item: Question, request: Request) -> Row | Refused:
         if not request.choices:
             return NOTHING
-        (ids,) = self._ids.scored([request])
+        (ids,) = self.ids.scored([request])
         if isinstance(ids, Refused):
             return ids
         whole = self._text(ids.prompt)
