@@ -52,7 +52,26 @@ def load_checkpoint(
     folder = local_folder(path, revision)
     base = adapter_base(folder) if is_adapter(folder) else folder
     require_no_faults(examine(folder), str(path))
-    processor = AudioLanguageProcessor.from_pretrained(base)
+    processor = _processor(base, codec, device, check_codec)
+    model = _load_model(base, dtype, quantization)
+    if base != folder:
+        model = attach_adapter(model, folder)
+    return LoadedCheckpoint((model if device == "cpu" else model.to(device)).eval(), processor)
+
+
+def load_processor(
+    path: str | Path, codec: str | Path | Codec | None = None, device: str = "cpu"
+) -> AudioLanguageProcessor:
+    """The processor of a whole checkpoint (no adapter) without its weights; arguments and errors are those of `load_checkpoint`."""
+    folder = local_folder(path)
+    require_no_faults(examine(folder), str(path))
+    return _processor(folder, codec, device, check_codec=True)
+
+
+def _processor(
+    folder: Path, codec: str | Path | Codec | None, device: str, check_codec: bool
+) -> AudioLanguageProcessor:
+    processor = AudioLanguageProcessor.from_pretrained(folder)
     processor.codec_device = device
     if isinstance(codec, str | Path):
         processor.codec_reference = str(codec)
@@ -61,10 +80,7 @@ def load_checkpoint(
         processor.codec = codec
     elif check_codec and processor.codec_reference is not None:
         processor.codec = load_codec(processor.codec_reference, device)
-    model = _load_model(base, dtype, quantization)
-    if base != folder:
-        model = attach_adapter(model, folder)
-    return LoadedCheckpoint((model if device == "cpu" else model.to(device)).eval(), processor)
+    return processor
 
 
 def _load_model(folder: Path, dtype: torch.dtype | None, quantization: Any) -> PreTrainedModel:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from alm.data.example import DataError
 from alm.scoring.choice_run import Benchmark, ChoiceArguments, beside, score
 from alm.scoring.item_log import read_rows
 from alm.scoring.results import Result, render_table, write_result, write_text_atomically
@@ -23,6 +24,8 @@ def submit(
     A question without an answer gets an empty text, which counts as wrong. The result file tells counts and manifest, and why there
     is no score. Only generation matters: likelihoods, controls and permutations are left out.
     """
+    if args.lm_eval:
+        raise DataError("the answers are withheld: tasks of lm-evaluation-harness would count every answer as wrong")
     quick = replace(args, generation=True, loglikelihood=False, letter=False, controls=["none"], permutations="none")
     found = score(benchmark, quick, command)
     said = {row["id"]: row["prediction"] or "" for row in read_rows(args.items_path)}
