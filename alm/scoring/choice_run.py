@@ -19,6 +19,7 @@ from alm.scoring.controls import shuffled_clips
 from alm.scoring.item_log import ItemLog
 from alm.scoring.manifest import environment, resume_key
 from alm.scoring.predictions import read_predictions
+from alm.scoring.processes import launched
 from alm.scoring.prompts import PROMPTS
 from alm.scoring.results import Result, render_table, write_result
 from alm.scoring.summary import summarise
@@ -52,7 +53,7 @@ class ChoiceArguments:
     codec: str | None = option(
         None, "codec to use instead of the one saved with the checkpoint; its fingerprint must agree"
     )
-    device: str = option("cpu", "where the model runs: cpu, cuda, cuda:1, …")
+    device: str = option("cpu", "where the model runs: cpu, cuda (of several processes each on its own GPU), cuda:1, …")
     batch_size: int = option(8, "questions answered together; does not change the answers")
     prompt: str = option("mmar-authors", f"how a question is put, by name: {', '.join(PROMPTS)}")
     max_new_tokens: int = option(128, "limit of a generated answer; answers that reach it are counted as truncated")
@@ -110,11 +111,14 @@ class Benchmark:
 
 
 def run(benchmark: Benchmark, args: ChoiceArguments, command: Sequence[str]) -> Result | None:
-    """Do what the command line says: the plan (None), or a `Result`, written and printed."""
+    """Do what the command line says: the plan (None), or a `Result`, written and printed (None of a process that only helps)."""
     if args.dry_run:
-        print(plan(benchmark, args))
+        if launched().is_main:
+            print(plan(benchmark, args))
         return None
     result = score(benchmark, args, command)
+    if result is None:
+        return None
     write_result(result, args.output)
     print(render_table(result))
     print(f"\nresult: {args.output}; rows of the items: {args.items_path}")
@@ -158,15 +162,15 @@ def settings_of(benchmark: Benchmark, args: ChoiceArguments) -> LoopSettings:
     )
 
 
-def score(benchmark: Benchmark, args: ChoiceArguments, command: Sequence[str]) -> Result:
-    """The `Result` of `--predictions` or of `--model`."""
+def score(benchmark: Benchmark, args: ChoiceArguments, command: Sequence[str]) -> Result | None:
+    """The `Result` of `--predictions` or of `--model`; None of a process that is not the main one of its launch."""
     if args.predictions:
-        return score_predictions(benchmark, args, environment(command))
+        return score_predictions(benchmark, args, environment(command)) if launched().is_main else None
     from alm.scoring.clips import inspect_clips
     from alm.scoring.systems.checkpoint import CheckpointSystem
 
     clips = inspect_clips(benchmark.paths, args.max_missing)  # before a model is loaded
-    system = CheckpointSystem.load(args.model or "", args.codec, args.device)
+    system = CheckpointSystem.load(args.model or "", args.codec, launched().device(args.device))
     return score_system(benchmark, args, environment(command), system, clips)
 
 
@@ -210,8 +214,8 @@ def score_predictions(benchmark: Benchmark, args: ChoiceArguments, told: Mapping
 
 def score_system(
     benchmark: Benchmark, args: ChoiceArguments, told: Mapping[str, Any], system: System, clips: Any
-) -> Result:
-    """Put the questions to a system; `clips` is what `alm.scoring.clips.inspect_clips` found.
+) -> Result | None:
+    """Put the questions to a system, its share on each process; `clips` is what `alm.scoring.clips.inspect_clips` found.
 
     Raises `DataError` when more than `--max_missing` of the clips cannot be read.
     """
@@ -240,11 +244,14 @@ def score_system(
     def is_done(row: dict[str, Any]) -> bool:
         return row["missing"] is None and row["shuffled_with"] == partners.get(row["id"])
 
-    with ItemLog(args.items_path, key, args.resume, is_done) as log:
-        if args.resume:
+    processes = launched()
+    with processes.open_log(args.items_path, key, args.resume, is_done) as log:
+        if args.resume and processes.is_main:
             print(f"{len(log.rows)} rows taken over, {log.foreign} of another run left aside", file=sys.stderr)
-        loop = ChoiceLoop(system, benchmark.paths, settings, rule, partners)
+        loop = ChoiceLoop(system, benchmark.paths, settings, rule, partners, processes)
         answers = loop.run(benchmark.questions, clips, log, args.max_missing)
+    if not processes.is_main:
+        return None
     for problem in loop.problems.values():
         print(f"counted as wrong: {problem}", file=sys.stderr)
     return summarise(
