@@ -50,9 +50,21 @@ def load_checkpoint(
     Raises `ContractError`, which names every field that does not fit, with both sides and the cure.
     """
     folder = local_folder(path, revision)
+    processor = load_processor(folder, codec, device, check_codec)
     base = adapter_base(folder) if is_adapter(folder) else folder
+    model = _load_model(base, dtype, quantization)
+    if base != folder:
+        model = attach_adapter(model, folder)
+    return LoadedCheckpoint((model if device == "cpu" else model.to(device)).eval(), processor)
+
+
+def load_processor(
+    path: str | Path, codec: str | Path | Codec | None = None, device: str = "cpu", check_codec: bool = True
+) -> AudioLanguageProcessor:
+    """The processor alone, without reading the weights; arguments and errors are those of `load_checkpoint`."""
+    folder = local_folder(path)
     require_no_faults(examine(folder), str(path))
-    processor = AudioLanguageProcessor.from_pretrained(base)
+    processor = AudioLanguageProcessor.from_pretrained(adapter_base(folder) if is_adapter(folder) else folder)
     processor.codec_device = device
     if isinstance(codec, str | Path):
         processor.codec_reference = str(codec)
@@ -61,10 +73,7 @@ def load_checkpoint(
         processor.codec = codec
     elif check_codec and processor.codec_reference is not None:
         processor.codec = load_codec(processor.codec_reference, device)
-    model = _load_model(base, dtype, quantization)
-    if base != folder:
-        model = attach_adapter(model, folder)
-    return LoadedCheckpoint((model if device == "cpu" else model.to(device)).eval(), processor)
+    return processor
 
 
 def _load_model(folder: Path, dtype: torch.dtype | None, quantization: Any) -> PreTrainedModel:
