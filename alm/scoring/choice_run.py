@@ -4,6 +4,7 @@ Importing it loads no torch: `--help`, `--dry_run` and stored answers are quick.
 """
 
 import hashlib
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -54,6 +55,10 @@ class ChoiceArguments:
         None, "codec to use instead of the one saved with the checkpoint; its fingerprint must agree"
     )
     device: str = option("cpu", "where the model runs: cpu, cuda (of several processes each on its own GPU), cuda:1, …")
+    backend: Literal["transformers", "vllm"] = option(
+        "transformers", "what computes the model; vllm (plain checkpoints) wants a --batch_size of hundreds"
+    )
+    vllm_options: str = option("{}", 'arguments of vllm.LLM as JSON, such as {"gpu_memory_utilization": 0.8}')
     batch_size: int = option(8, "questions answered together; does not change the answers")
     prompt: str = option("mmar-authors", f"how a question is put, by name: {', '.join(PROMPTS)}")
     max_new_tokens: int = option(128, "limit of a generated answer; answers that reach it are counted as truncated")
@@ -81,11 +86,22 @@ class ChoiceArguments:
         self.controls = [] if self.controls == ["none"] else self.controls
         if unknown := [name for name in self.controls if name not in CONTROLS]:
             raise ValueError(f"--controls takes {', '.join(CONTROLS)}, or none alone; got {', '.join(unknown)}")
+        self.vllm_settings()
         for name in ("limit", "batch_size", "max_new_tokens"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1, got {value}")
         if not 0 <= self.max_missing <= 1:
             raise ValueError(f"--max_missing is a share from 0 to 1, got {self.max_missing}")
+
+    def vllm_settings(self) -> dict[str, Any]:
+        """`--vllm_options`. Raises `ValueError` where it is no JSON object."""
+        try:
+            settings = json.loads(self.vllm_options)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"--vllm_options {self.vllm_options}: not JSON ({error})") from error
+        if not isinstance(settings, dict) or (settings and self.backend != "vllm"):
+            raise ValueError(f"--vllm_options takes a JSON object, with --backend vllm; got {self.vllm_options}")
+        return settings
 
     @property
     def items_path(self) -> Path:
@@ -167,11 +183,26 @@ def score(benchmark: Benchmark, args: ChoiceArguments, command: Sequence[str]) -
     if args.predictions:
         return score_predictions(benchmark, args, environment(command)) if launched().is_main else None
     from alm.scoring.clips import inspect_clips
-    from alm.scoring.systems.checkpoint import CheckpointSystem
 
     clips = inspect_clips(benchmark.paths, args.max_missing)  # before a model is loaded
-    system = CheckpointSystem.load(args.model or "", args.codec, launched().device(args.device))
+    system = load_checkpoint_system(args)
     return score_system(benchmark, args, environment(command), system, clips)
+
+
+def load_checkpoint_system(args: ChoiceArguments) -> System:
+    """`--model` in `--backend`. Raises `DataError` for several processes of vLLM, which has its own."""
+    device = launched().device(args.device)
+    if args.backend == "vllm":
+        if launched().number > 1:
+            raise DataError(
+                "--backend vllm starts its own processes: launch one, with --vllm_options '{\"tensor_parallel_size\": 2}' on two GPUs"
+            )
+        from alm.scoring.systems.vllm import VllmSystem
+
+        return VllmSystem.load(args.model or "", args.codec, device, args.vllm_settings())
+    from alm.scoring.systems.checkpoint import CheckpointSystem
+
+    return CheckpointSystem.load(args.model or "", args.codec, device)
 
 
 def score_predictions(benchmark: Benchmark, args: ChoiceArguments, told: Mapping[str, Any]) -> Result:
