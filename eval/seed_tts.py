@@ -1,6 +1,7 @@
 """Speech synthesis by SEED-TTS-eval: word error rates, speaker similarity, naturalness, stop rate, duration.
 
     python eval/seed_tts.py --meta seedtts_testset/en/meta.lst --language en --model CHECKPOINT --zero_shot --output runs/seed_en.json
+    accelerate launch --multi_gpu --num_processes 8 eval/seed_tts.py --device cuda …   (a share of speaking and listening each)
     python eval/seed_tts.py --meta meta.lst --language zh --audio DIR              (any system's files, DIR/<id>.wav)
     python eval/seed_tts.py --meta meta.lst --language en --transcripts FILE.json  (what any recogniser has heard)
 

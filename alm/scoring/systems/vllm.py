@@ -26,6 +26,7 @@ from alm.vocabulary import digest
 GRAMMAR = "alm.serving.vllm_grammar:AudioReplies"
 TEXT_ALONE = {"audio_spans": 0, "audio_text": 1}
 """No audio token may come in an answer, as in `alm.generation.tasks.answers`."""
+TYPES = ("float32", "bfloat16", "float16")
 
 Context = tuple[int, ...]
 """The place of a request, and what stands behind its prompt of a choice."""
@@ -57,6 +58,8 @@ class VllmSystem:
         stored = str(AutoConfig.from_pretrained(folder).dtype).removeprefix("torch.")
         # vLLM's own choice for float32 weights is half precision
         settings = {"dtype": stored, "max_model_len": processor.max_length, **(options or {})}
+        if settings["dtype"] not in TYPES:
+            raise DataError(f"vLLM's dtype is {settings['dtype']!r}; give one of {', '.join(TYPES)} in --vllm_options")
         from vllm import LLM
 
         engine = LLM(str(folder), logits_processors=[GRAMMAR], **settings)
