@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alm.data.example import DataError
-from alm.scoring.item_log import ItemLog
+from alm.scoring.item_log import ItemLog, read_rows
 
 ROWS = [{"id": "a", "x": 1.5}, {"id": "b", "text": "狗\u2028 \n"}, {"id": "c", "x": None}]
 
@@ -96,7 +96,7 @@ def test_parts_of_several_processes_become_one_file(tmp_path: Path) -> None:
         for one in (other, log):
             one.complete(together, ["a", "b", "c"])
             assert list(one.rows) == ["a", "b", "c"]
-    assert [json.loads(line)["id"] for line in path.read_text(encoding="utf-8").splitlines()] == ["a", "b", "c"]
+    assert [row["id"] for row in read_rows(path)] == ["a", "b", "c"]
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -110,5 +110,5 @@ def test_parts_of_a_killed_run_are_taken_over_or_kept(tmp_path: Path, resume: bo
     with ItemLog(path, "k", resume) as log, ItemLog(path, "k", resume, part=1) as other:
         assert set(log.rows) == set(other.rows) == ({"a", "b", "c"} if resume else set())
     old = path.with_name("x.jsonl.old")
-    assert resume or len(old.read_text(encoding="utf-8").splitlines()) == 3
+    assert resume or len(read_rows(old)) == 3
     assert not path.with_name("x.jsonl.part7").exists()

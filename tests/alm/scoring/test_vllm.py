@@ -12,6 +12,7 @@ import torch
 from alm.checkpoint import LoadedCheckpoint, load_checkpoint, save_checkpoint
 from alm.processing import AudioLanguageProcessor
 from alm.prompts import question_messages
+from alm.scoring.choice_run import ChoiceArguments
 from alm.scoring.manifest import stored_weights_digest, weights_digest
 from alm.scoring.systems.base import ChoiceScorer, ChoiceScores, GeneratedText, Refused, Request
 from alm.scoring.systems.checkpoint import CheckpointSystem
@@ -47,6 +48,13 @@ def test_the_digest_of_files_is_that_of_the_loaded_model(saved: LoadedCheckpoint
     for dtype in (torch.float32, torch.bfloat16):
         model, _ = load_checkpoint(tmp_path / "model", dtype=dtype, check_codec=False)
         assert stored_weights_digest(tmp_path / "model", dtype) == weights_digest(model)
+
+
+def test_options_without_vllm_or_not_json_are_refused() -> None:
+    assert ChoiceArguments(model="x", backend="vllm", vllm_options='{"seed": 1}').vllm_settings() == {"seed": 1}
+    for wrong in ({"vllm_options": '{"seed": 1}'}, {"backend": "vllm", "vllm_options": "seed"}):
+        with pytest.raises(ValueError, match="--vllm_options"):
+            ChoiceArguments(model="x", **wrong)
 
 
 @pytest.fixture
