@@ -105,13 +105,6 @@ def parse_with_trainer_arguments(
     return own, _build(trainer_cls, heavy_namespace, parser)
 
 
-def training_arguments() -> type:
-    """`transformers.TrainingArguments`, imported when it is asked for."""
-    from transformers import TrainingArguments
-
-    return TrainingArguments
-
-
 def _imported(trainer_config: Callable[[], type]) -> type:
     importlib.import_module("codec")  # makes sure that Transformers can be imported (`codec.torchaudio_guard`)
     return trainer_config()

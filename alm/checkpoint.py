@@ -50,8 +50,9 @@ def load_checkpoint(
     Raises `ContractError`, which names every field that does not fit, with both sides and the cure.
     """
     folder = local_folder(path, revision)
-    processor = load_processor(folder, codec, device, check_codec)
     base = adapter_base(folder) if is_adapter(folder) else folder
+    require_no_faults(examine(folder), str(path))
+    processor = _processor(base, codec, device, check_codec)
     model = _load_model(base, dtype, quantization)
     if base != folder:
         model = attach_adapter(model, folder)
@@ -59,12 +60,18 @@ def load_checkpoint(
 
 
 def load_processor(
-    path: str | Path, codec: str | Path | Codec | None = None, device: str = "cpu", check_codec: bool = True
+    path: str | Path, codec: str | Path | Codec | None = None, device: str = "cpu"
 ) -> AudioLanguageProcessor:
-    """The processor alone, without reading the weights; arguments and errors are those of `load_checkpoint`."""
+    """The processor of a whole checkpoint (no adapter) without its weights; arguments and errors are those of `load_checkpoint`."""
     folder = local_folder(path)
     require_no_faults(examine(folder), str(path))
-    processor = AudioLanguageProcessor.from_pretrained(adapter_base(folder) if is_adapter(folder) else folder)
+    return _processor(folder, codec, device, check_codec=True)
+
+
+def _processor(
+    folder: Path, codec: str | Path | Codec | None, device: str, check_codec: bool
+) -> AudioLanguageProcessor:
+    processor = AudioLanguageProcessor.from_pretrained(folder)
     processor.codec_device = device
     if isinstance(codec, str | Path):
         processor.codec_reference = str(codec)

@@ -8,8 +8,6 @@ documents a row, attention document by document, loss over labelled positions: a
 """
 
 import sys
-import weakref
-from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from alm.arguments import run_main
@@ -109,6 +107,8 @@ def measure(case: Case) -> float:
     import torch
     import torch.nn.functional as F
 
+    from codec.live_tensors import peak_bytes
+
     model = build(case)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
     ids, half = torch.randint(0, case.rows, (1, case.tokens)), case.tokens // 2
@@ -130,42 +130,6 @@ def measure(case: Case) -> float:
     kept = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters() if p.grad is not None), ids]
     kept += [value for state in optimizer.state.values() for value in state.values()]
     return float(peak_bytes(step, kept))  # the first step's gradients are still there, as under accumulation
-
-
-def peak_bytes(action: Callable[[], None], kept: Iterable[Any]) -> int:
-    """Most bytes of tensors alive at a time during `action`, the tensors `kept` from before included."""
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_map_only
-
-    sizes: dict[int, int] = {}
-    alive = peak = 0
-
-    def gone(key: int) -> None:
-        nonlocal alive
-        alive -= sizes.pop(key)
-
-    def see(tensor: Any) -> None:
-        nonlocal alive, peak
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key not in sizes:
-            sizes[key] = storage.nbytes()
-            weakref.finalize(storage, gone, key)
-            alive += sizes[key]
-            peak = max(peak, alive)
-
-    class See(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            out = func(*args, **(kwargs or {}))
-            tree_map_only(torch.Tensor, see, out)
-            return out
-
-    for tensor in kept:
-        see(tensor)
-    with See():
-        action()
-    return peak
 
 
 def plan(case: Case) -> float:

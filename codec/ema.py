@@ -40,11 +40,10 @@ class MovingAverage(TrainerCallback):
         for ours, theirs in zip(self.average.module.buffers(), self.model.buffers(), strict=True):
             ours.copy_(theirs)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
-        """Write the average beside the checkpoint's weights."""
-        if state.is_world_process_zero:
-            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            save_file({name: value.contiguous() for name, value in self.average.state_dict().items()}, folder / FILE)
+    def save(self, checkpoint: Path | str) -> None:
+        """Write the average beside a checkpoint's weights; `codec.parts_trainer` asks for it while the checkpoint is being written."""
+        tensors = {name: value.contiguous() for name, value in self.average.state_dict().items()}
+        save_file(tensors, Path(checkpoint) / FILE)
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
@@ -54,6 +53,10 @@ class MovingAverage(TrainerCallback):
 
 def put_average(trainer: Trainer) -> None:
     """Put the average that `trainer` kept, if any, in the place of its model's weights."""
-    for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, MovingAverage):
-            callback.copy_to(trainer.model)
+    for average in averages(trainer):
+        average.copy_to(trainer.model)
+
+
+def averages(trainer: Trainer) -> list[MovingAverage]:
+    """Those among a trainer's callbacks: one or none."""
+    return [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, MovingAverage)]

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerState
 
+from codec.ema import averages
+
 STATE = "trainer_state.json"
 STOPPED = "stopped"
 """Key of the log's entry that says why a run ended before its last step."""
@@ -65,6 +67,11 @@ class PartsTrainer(Trainer):
         if getattr(getattr(dataset, "clips", None), "in_order", False):
             return SequentialSampler(dataset)
         return super()._get_train_sampler(train_dataset)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        for average in averages(self) if self.args.should_save else ():
+            average.save(output_dir)
 
     def restore(self, checkpoint: str) -> None:
         """Weights and log of a checkpoint after which nothing is left to train."""

@@ -6,6 +6,7 @@
 Encoder, quantizer and discriminator stand still: the refined codec has the fingerprint of stage 1, so token stores and language models
 stay valid. STORE is a token store that recipes/tokenize_corpus.py made of DATA with STAGE1, CRITIC comes from
 recipes/train_discriminator.py. An interrupted run goes on where its last checkpoint stands when the same command is given again.
+With --dry_run --machine FILE the plan for that machine needs no more of CODEC and CRITIC than their config.json (or YAML of its numbers).
 """
 
 import sys
@@ -13,16 +14,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alm.arguments import parse_with_trainer_arguments, run_main, training_arguments
+from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
+from alm.training.arguments import MachineArguments, codec_trainer_arguments
 
 if TYPE_CHECKING:
     from alm.data.coded_clips import CodedClips
+    from codec import EntangleCodecConfig
     from codec.coded_crops import CodedMelCrops
+    from codec.discriminator import MelDiscriminatorConfig
     from codec.refinement_trainer import RefinementTrainer
 
 
 @dataclass
-class RefineArguments:
+class RefineArguments(MachineArguments):
     codec: str = field(metadata={"help": "folder of the stage-1 codec"})
     discriminator: str = field(metadata={"help": "folder of the pre-trained mel discriminator"})
     tokens: str = field(metadata={"help": "token store with the codes of the audio"})
@@ -34,12 +38,6 @@ class RefineArguments:
     split: str = field(default="train", metadata={"help": "split of a Hub data set"})
     streaming: bool = field(
         default=False, metadata={"help": "read Hub data sets (Parquet) where they are, instead of copying them first"}
-    )
-    effective_batch: int | None = field(
-        default=None,
-        metadata={
-            "help": "batch × accumulation × processes (the paper's: 256): sets the accumulation that is not given"
-        },
     )
     crop_seconds: float = field(default=10.0, metadata={"help": "longest crop (B.1)"})
     num_steps: int | None = field(
@@ -83,9 +81,9 @@ class RefineArguments:
     max_missing: float = field(default=0.05, metadata={"help": "share of clips that may be missing or unreadable"})
     seed: int = field(default=42, metadata={"help": "seed of crops, noise, windows and order"})
     overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
-    dry_run: bool = field(default=False, metadata={"help": "print the plan and stop"})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("sampled_share", "time_zero_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--{name} is a share from 0 to 1, got {getattr(self, name)}")
@@ -114,13 +112,15 @@ DEFAULTS = {  # Table 5; batch arithmetic as in recipes/train_codec.py
 
 
 def main(argv: list[str] | None = None) -> None:
-    args, training = parse_with_trainer_arguments(RefineArguments, argv, __doc__, training_arguments, DEFAULTS)
+    args, training = parse_with_trainer_arguments(RefineArguments, argv, __doc__, codec_trainer_arguments, DEFAULTS)
 
     from transformers import set_seed
 
     from alm.data.coded_clips import StoredCodes, read_coded_clips
     from alm.data.tokens import TokenStore
     from alm.training import run
+    from alm.training.codec_run import settle_layout, step_lines
+    from alm.training.spread import require_same_spread
     from codec import EntangleCodec
     from codec.coded_crops import CodedMelCrops
     from codec.discriminator import load_discriminator
@@ -128,11 +128,13 @@ def main(argv: list[str] | None = None) -> None:
     from codec.parts_trainer import stopped
     from codec.refinement import Critics
 
-    run.settle_batch(args.effective_batch, training)
+    layout = settle_layout(args, training)
+    if args.machine:
+        look(["clips            not read"], *read_shapes(args), args, training, layout)
+        return
     codec = EntangleCodec.from_pretrained(args.codec)
     config = codec.model.config
-    config.num_steps = config.num_steps if args.num_steps is None else args.num_steps
-    config.guidance_scale = config.guidance_scale if args.guidance_scale is None else args.guidance_scale
+    set_sampler(config, args)
     store = TokenStore.open(args.tokens, codec.fingerprint)
     clips = read_coded_clips(args.audio, store, args.split, args.validation_clips, args.streaming)
     critic, witness = (
@@ -141,15 +143,21 @@ def main(argv: list[str] | None = None) -> None:
     )
     assert critic is not None
     data = identity(codec, critic, clips)
+    read = [
+        f"clips            {clips.total:,} ({len(clips.held_out)} held out, {clips.left_out} not encodable)",
+        f"codec            fingerprint {codec.fingerprint}, kept: encoder and quantizer stand still",
+    ]
     if args.dry_run:
-        print(plan(codec, critic, clips, args, training))
+        look(read, config, critic.config, args, training, layout, clips.total)
         return
 
     output, ranks = Path(args.output_dir), training.distributed_state
     checkpoint = run.begin(output, ranks, args.overwrite_output)
+    require_same_spread(checkpoint, training, draws=True)
     if ranks.is_main_process:
         run.require_same_data(output / "data.json", data, checkpoint is not None)
-        print(f"going on from {checkpoint}" if checkpoint else plan(codec, critic, clips, args, training))
+        told = [f"going on from {checkpoint}"] if checkpoint else [*read, *plan(config, critic.config, args)]
+        print("\n".join([*told, *step_lines(args, training, layout, clips.total)]))
     set_seed(args.seed)
     settings = (config.mel_spec, args.crop_seconds, args.seed, args.max_missing)
     crops, held_out = (
@@ -195,6 +203,7 @@ def make_trainer(
     codec: Any, critics: Any, crops: Any, held_out: Any, checkpoint: str | None, args: RefineArguments, training: Any
 ) -> "RefinementTrainer":
     """Trainer with its callbacks."""
+    from alm.training.codec_run import whole_checkpoints
     from codec.coded_crops import collate_coded
     from codec.ema import MovingAverage
     from codec.refinement import DecoderRefinement, RefinementError
@@ -219,7 +228,7 @@ def make_trainer(
     callbacks: list[Any] = [SetEpoch(crops)]
     if args.ema_decay is not None:
         callbacks.append(MovingAverage(task, args.ema_decay, checkpoint))
-    return RefinementTrainer(
+    trainer: RefinementTrainer = whole_checkpoints(RefinementTrainer)(
         task,
         args=training,
         train_dataset=crops,
@@ -229,6 +238,7 @@ def make_trainer(
         critics=critics,
         stage=stage,
     )
+    return trainer
 
 
 def save(trainer: "RefinementTrainer", codec: Any, args: RefineArguments) -> None:
@@ -256,24 +266,68 @@ def save(trainer: "RefinementTrainer", codec: Any, args: RefineArguments) -> Non
     print(f"refined codec saved to {output} (fingerprint {refined.fingerprint}, that of stage 1)")
 
 
-def plan(codec: Any, critic: Any, clips: "CodedClips", args: RefineArguments, training: Any) -> str:
+def set_sampler(config: "EntangleCodecConfig", args: RefineArguments) -> None:
+    """Put the sampler's flags, where given, into the codec's configuration."""
+    config.num_steps = config.num_steps if args.num_steps is None else args.num_steps
+    config.guidance_scale = config.guidance_scale if args.guidance_scale is None else args.guidance_scale
+
+
+def read_shapes(args: RefineArguments) -> "tuple[EntangleCodecConfig, MelDiscriminatorConfig]":
+    """The configurations of codec and discriminator alone, of folders or of YAML files of numbers: for a plan."""
+    from codec import EntangleCodecConfig
+    from codec.discriminator import MelDiscriminatorConfig
+
+    shapes = [
+        cls(**read_numbers(path)) if path.endswith((".yaml", ".yml")) else cls.from_pretrained(path)
+        for cls, path in ((EntangleCodecConfig, args.codec), (MelDiscriminatorConfig, args.discriminator))
+    ]
+    set_sampler(shapes[0], args)
+    shapes[1].mel = shapes[0].mel
+    return shapes[0], shapes[1]
+
+
+def look(
+    read: list[str],
+    config: "EntangleCodecConfig",
+    critic: "MelDiscriminatorConfig",
+    args: RefineArguments,
+    training: Any,
+    layout: Any,
+    clips: int | None = None,
+) -> None:
+    """What --dry_run prints: what was `read`, the plan, its memory. Raises `ConfigFileError` where the GPU is too small."""
+    from alm.training.codec_run import planned, step_lines
+    from codec.planning import stage_two_bytes
+
+    batch, witness = training.per_device_train_batch_size, args.witness is not None
+    sizes = (batch, args.crop_seconds, layout.half_precision, args.sampled_share)
+    memory = stage_two_bytes(config, critic, *sizes, witness)
+    lines = [*read, *plan(config, critic, args), *step_lines(args, training, layout, clips)]
+    made = planned(lines, memory, args, layout)
+    print(made.text)
+    made.require_fit(args.gpu_memory)
+
+
+def plan(config: "EntangleCodecConfig", critic: "MelDiscriminatorConfig", args: RefineArguments) -> list[str]:
     """What a run would do, in words."""
-    config = codec.model.config
-    batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
-    sizes = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (codec.model.decoder, critic)]
+    import torch
+
+    from codec import EntangleCodecModel
+    from codec.discriminator import MelDiscriminator
+
+    with torch.device("meta"):
+        parts = EntangleCodecModel(config).decoder, MelDiscriminator(critic)
+    sizes = [sum(p.numel() for p in part.parameters()) / 1e6 for part in parts]
     lines = [
-        f"clips            {clips.total:,} ({len(clips.held_out)} held out, {clips.left_out} not encodable)",
-        f"decoder          {sizes[0]:,.2f} M parameters; encoder and quantizer stand still (fingerprint {codec.fingerprint})",
+        f"decoder          {sizes[0]:,.2f} M parameters",
         f"sampler          {config.num_steps} step(s), guidance {config.guidance_scale:g}",
         f"discriminator    {sizes[1]:,.2f} M parameters, {'trained along' if args.discriminator_trainable else 'frozen'}",
-        f"effective batch  {batch} crops of up to {args.crop_seconds:g} s on {training.world_size} process(es)",
-        f"steps            {training.max_steps:,} ({training.max_steps * batch / max(clips.total, 1):,.1f} epochs)",
     ]
     if config.num_steps == 1 and config.guidance_scale > 0:
         lines.append(
             "note: at one step, guidance asks for another decoder output than the flow loss does (docs/paper.md)"
         )
-    return "\n".join(lines)
+    return lines
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 DATA is a folder with metadata.csv (file_name,caption), such a CSV file, or a data set of the Hub with an audio and a caption column;
 several are mixed (--audio A B C --weights 3 1 1).
-An interrupted run goes on where its last checkpoint stands when the same command is given again.
+An interrupted run goes on where its last checkpoint stands when the same command is given again. --dry_run --machine
+recipes/configs/accelerate/eight_gpus.yaml --gpu_memory 80 prints the plan for that machine on any other, without data.
 """
 
 import sys
@@ -13,16 +14,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main, training_arguments
+from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
+from alm.training.arguments import MachineArguments, codec_trainer_arguments
 
 if TYPE_CHECKING:
+    from alm.training.layout import Layout
     from codec import EntangleCodecForPreTraining
     from codec.data import CaptionCollator, Clip, CropDataset
     from codec.training import CodecTrainer
 
 
 @dataclass
-class CodecArguments:
+class CodecArguments(MachineArguments):
     audio: list[str] = field(
         metadata={"help": "folders with metadata.csv, CSV files (file_name,caption), or Hub data sets"}
     )
@@ -36,12 +39,6 @@ class CodecArguments:
     )
     contrastive_weight: float | None = field(
         default=None, metadata={"help": "weight of the contrastive loss; 0: without (Table 4); default: the codec's"}
-    )
-    effective_batch: int | None = field(
-        default=None,
-        metadata={
-            "help": "batch × accumulation × processes (the paper's: 256): sets the accumulation that is not given"
-        },
     )
     ema_decay: float | None = field(
         default=None, metadata={"help": "save a moving average of the weights, say 0.9999; default: none"}
@@ -71,7 +68,6 @@ class CodecArguments:
     max_missing: float = field(default=0.05, metadata={"help": "share of clips that may be missing or unreadable"})
     seed: int = field(default=42, metadata={"help": "seed of weights, crops, noise and order"})
     overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
-    dry_run: bool = field(default=False, metadata={"help": "print the plan and stop"})
 
 
 # Table 5; batch arithmetic: 8 GPUs × 32 = 256 with the paper's accumulation of 4 inside the 32 (docs/paper.md)
@@ -94,24 +90,30 @@ DEFAULTS = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    args, training = parse_with_trainer_arguments(CodecArguments, argv, __doc__, training_arguments, DEFAULTS)
+    args, training = parse_with_trainer_arguments(CodecArguments, argv, __doc__, codec_trainer_arguments, DEFAULTS)
 
     from transformers import set_seed
 
     from alm.training import run
+    from alm.training.codec_run import settle_layout
+    from alm.training.spread import require_same_spread
     from codec.data import CropDataset
 
-    run.settle_batch(args.effective_batch, training)
-    clips, held_out = read_sources(args)
+    layout = settle_layout(args, training)
     numbers = read_numbers(args.codec)
     if args.contrastive_weight is not None:
         numbers["contrastive_weight"] = args.contrastive_weight
+    if args.machine:
+        look(numbers, None, args, training, layout)
+        return
+    clips, held_out = read_sources(args)
     output = Path(args.output_dir)
     if args.dry_run:
-        print(plan(numbers, len(clips), args, training))
+        look(numbers, len(clips), args, training, layout)
         return
 
     checkpoint = run.begin(output, training.distributed_state, args.overwrite_output)
+    require_same_spread(checkpoint, training, draws=True)
     set_seed(args.seed)
     model, collate = build(checkpoint, output, numbers, clips, args, training)
     spec = model.config.mel_spec
@@ -148,6 +150,7 @@ def build(
     training: Any,
 ) -> "tuple[EntangleCodecForPreTraining, CaptionCollator]":
     """The model and its captions' tokenizer: new ones, fitted to the data, or those of the run that goes on."""
+    from alm.training.layout import Layout
     from codec import EntangleCodecConfig, EntangleCodecForPreTraining
     from codec.data import CaptionCollator, mel_statistics
     from codec.mixing import captions_of
@@ -161,7 +164,7 @@ def build(
         if training.distributed_state.is_main_process:
             tokenizer.save(output)
             config.save_pretrained(output)
-            print(plan(numbers, len(clips), args, training))
+            print(*plan(numbers, len(clips), args, training, Layout.of(training)), sep="\n")
     else:
         print(f"going on from {checkpoint}")
         tokenizer = CaptionTokenizer.load(output, config.text_max_length)
@@ -193,6 +196,7 @@ def make_trainer(
     training: Any,
 ) -> "CodecTrainer":
     """Trainer with its callbacks."""
+    from alm.training.codec_run import whole_checkpoints
     from codec.data import CropDataset
     from codec.ema import MovingAverage
     from codec.training import CodecTrainer, SetEpoch
@@ -201,7 +205,7 @@ def make_trainer(
     if args.ema_decay is not None:
         callbacks.append(MovingAverage(model, args.ema_decay, checkpoint))
     validation = CropDataset(held_out, crops.spec, args.crop_seconds, args.seed) if held_out else None
-    return CodecTrainer(
+    trainer: CodecTrainer = whole_checkpoints(CodecTrainer)(
         model=model,
         args=training,
         train_dataset=crops,
@@ -213,6 +217,7 @@ def make_trainer(
         restart_threshold=args.restart_threshold,
         restart_until=int(args.restart_share * training.max_steps),
     )
+    return trainer
 
 
 def save(trainer: "CodecTrainer", collate: "CaptionCollator", args: CodecArguments) -> None:
@@ -242,10 +247,26 @@ def save(trainer: "CodecTrainer", collate: "CaptionCollator", args: CodecArgumen
     print(f"codec saved to {output} (fingerprint {codec.fingerprint})")
 
 
-def plan(numbers: dict[str, Any], clips: int, args: CodecArguments, training: Any) -> str:
+def look(numbers: dict[str, Any], clips: int | None, args: CodecArguments, training: Any, layout: "Layout") -> None:
+    """What --dry_run prints; no weights are made. Raises `ConfigFileError` where the GPU is too small."""
+    from alm.training.codec_run import planned
+    from codec import EntangleCodecConfig
+    from codec.planning import stage_one_bytes
+
+    batch = training.per_device_train_batch_size
+    memory = stage_one_bytes(EntangleCodecConfig(**numbers), batch, args.crop_seconds, layout.half_precision)
+    made = planned(plan(numbers, clips, args, training, layout), memory, args, layout)
+    print(made.text)
+    made.require_fit(args.gpu_memory)
+
+
+def plan(
+    numbers: dict[str, Any], clips: int | None, args: CodecArguments, training: Any, layout: "Layout"
+) -> list[str]:
     """What a run would do, in words."""
     import torch
 
+    from alm.training.codec_run import step_lines
     from codec import EntangleCodecConfig, EntangleCodecForPreTraining
 
     config = EntangleCodecConfig(**numbers)
@@ -257,15 +278,12 @@ def plan(numbers: dict[str, Any], clips: int, args: CodecArguments, training: An
         if part is not None
     }
     sizes["text tower"] = sum(p.numel() for p in model.text_tower.parameters())
-    batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
-    lines = [
-        f"clips            {clips:,}",
+    return [
+        f"clips            {'not read' if clips is None else f'{clips:,}'}",
         *(f"{name:16} {size / 1e6:,.2f} M parameters" for name, size in sizes.items()),
         f"tokens           {config.frame_rate:g} per second, codebook {config.codebook_size:,} × {config.codebook_dim}",
-        f"effective batch  {batch} crops of up to {args.crop_seconds:g} s on {training.world_size} process(es)",
-        f"steps            {training.max_steps:,} ({training.max_steps * batch / max(clips, 1):,.1f} epochs)",
+        *step_lines(args, training, layout, clips),
     ]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

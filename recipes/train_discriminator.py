@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main, training_arguments
+from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
+from alm.training.arguments import codec_trainer_arguments
 
 if TYPE_CHECKING:
     from alm.data.coded_clips import CodedClips
@@ -77,13 +78,16 @@ DEFAULTS = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    args, training = parse_with_trainer_arguments(DiscriminatorArguments, argv, __doc__, training_arguments, DEFAULTS)
+    args, training = parse_with_trainer_arguments(
+        DiscriminatorArguments, argv, __doc__, codec_trainer_arguments, DEFAULTS
+    )
 
     from transformers import set_seed
 
     from alm.data.coded_clips import read_coded_clips
     from alm.data.tokens import TokenStore
     from alm.training import run
+    from alm.training.spread import require_same_spread
     from codec import EntangleCodec
     from codec.discriminator import MelDiscriminator, MelDiscriminatorConfig
     from codec.parts_trainer import stopped
@@ -100,6 +104,7 @@ def main(argv: list[str] | None = None) -> None:
 
     output, ranks = Path(args.output_dir), training.distributed_state
     checkpoint = run.begin(output, ranks, args.overwrite_output)
+    require_same_spread(checkpoint, training, draws=True)
     if ranks.is_main_process:
         run.require_same_data(output / "data.json", f"{codec.fingerprint} {clips.digest}", checkpoint is not None)
         print(f"going on from {checkpoint}" if checkpoint else plan(discriminator, clips, args, training))
@@ -117,6 +122,7 @@ def make_trainer(
 ) -> Any:
     """Trainer over crops with their codes."""
     from alm.data.coded_clips import StoredCodes
+    from alm.training.codec_run import whole_checkpoints
     from codec.coded_crops import CodedMelCrops, collate_coded
     from codec.discriminator import DiscriminatorError
     from codec.discriminator_training import DiscriminatorTrainer, DiscriminatorTraining, Shares
@@ -134,7 +140,7 @@ def make_trainer(
         return CodedMelCrops(*settings, codes_of=StoredCodes(store))
 
     data = crops(mix_clips(clips.sources, args.weights, args.seed))
-    return DiscriminatorTrainer(
+    return whole_checkpoints(DiscriminatorTrainer)(
         DiscriminatorTraining(
             discriminator, codec.model, args.r1_weight, Shares(args.sampled_share, args.many_steps_share)
         ),

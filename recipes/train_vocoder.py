@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main, training_arguments
+from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
+from alm.training.arguments import codec_trainer_arguments
 
 
 @dataclass
@@ -96,11 +97,12 @@ DEFAULTS = {  # vocos/configs/vocos.yaml of the package
 
 
 def main(argv: list[str] | None = None) -> None:
-    args, training = parse_with_trainer_arguments(VocoderArguments, argv, __doc__, training_arguments, DEFAULTS)
+    args, training = parse_with_trainer_arguments(VocoderArguments, argv, __doc__, codec_trainer_arguments, DEFAULTS)
 
     from transformers import set_seed
 
     from alm.training import run
+    from alm.training.spread import require_same_spread
     from codec import EntangleCodec
     from codec.data import read_clips
     from codec.mixing import mix_clips
@@ -122,6 +124,7 @@ def main(argv: list[str] | None = None) -> None:
 
     output = Path(args.output_dir)
     checkpoint = run.begin(output, training.distributed_state, args.overwrite_output)
+    require_same_spread(checkpoint, training, draws=True)
     if checkpoint is not None:
         print(f"going on from {checkpoint}")
     settings = {"args": training, "train_dataset": crops, "callbacks": [SetEpoch(crops)]}
@@ -172,13 +175,12 @@ def make_crops(clips: Any, codec: Any, args: VocoderArguments) -> Any:
 
 def make_trainer(task: Any, settings: dict[str, Any], args: VocoderArguments) -> Any:
     """Transformers' Trainer, with a second optimizer where there are discriminators."""
+    from alm.training.codec_run import whole_checkpoints
+    from codec.vocoder_trainer import AdversarialTrainer, VocoderTrainer
+
     if args.adversarial:
-        from codec.vocoder_trainer import AdversarialTrainer
-
-        return AdversarialTrainer(task, **settings, pretrain_steps=args.pretrain_steps)
-    from codec.vocoder_trainer import VocoderTrainer
-
-    return VocoderTrainer(task, **settings)
+        return whole_checkpoints(AdversarialTrainer)(task, **settings, pretrain_steps=args.pretrain_steps)
+    return whole_checkpoints(VocoderTrainer)(task, **settings)
 
 
 def plan(task: Any, clips: int, args: VocoderArguments, training: Any) -> str:

@@ -126,7 +126,7 @@ class ChoiceLoop:
 
     def _generated(self, asked: Sequence[Asked]) -> list[Part]:
         replies = self.system.answer(
-            [_request(one, self.settings.prompt) for one in asked], self.settings.max_new_tokens
+            [question_request(one, self.settings.prompt) for one in asked], self.settings.max_new_tokens
         )
         return [
             reply
@@ -141,23 +141,14 @@ class ChoiceLoop:
         ]
 
     def _likelihoods(self, asked: Sequence[Asked]) -> list[Part]:
-        requests = [
-            _request(one, self.settings.prompt)._replace(choices=tuple(choices[i] for i in candidates(choices)))
-            for one in asked
-            for choices in [bare_choices(one.item.choices)]
-        ]
+        requests = [likelihood_request(one, self.settings.prompt) for one in asked]
         return [
             reply if isinstance(reply, Refused) else {"loglikelihood": reply[0], "tokens": reply[1]}
             for reply in self._scored(asked, requests)
         ]
 
     def _letters(self, asked: Sequence[Asked]) -> list[Part]:
-        requests = [
-            _request(one, LETTER_PROMPT)._replace(
-                choices=tuple(ascii_uppercase[i] for i in candidates(bare_choices(one.item.choices))), closed=False
-            )
-            for one in asked
-        ]
+        requests = [letter_request(one) for one in asked]
         return [
             reply if isinstance(reply, Refused) else {"letters": reply[0]} for reply in self._scored(asked, requests)
         ]
@@ -183,8 +174,21 @@ class ChoiceLoop:
             yield sums, tokens
 
 
-def _request(asked: Asked, prompt: str) -> Request:
+def question_request(asked: Asked, prompt: str) -> Request:
+    """The question, to be answered; `prompt` is a name in `PROMPTS`."""
     return Request(PROMPTS[prompt](asked.item.question, bare_choices(asked.item.choices)), asked.audio)
+
+
+def likelihood_request(asked: Asked, prompt: str) -> Request:
+    """The question with the texts of its candidates, in order."""
+    choices = bare_choices(asked.item.choices)
+    return question_request(asked, prompt)._replace(choices=tuple(choices[i] for i in candidates(choices)))
+
+
+def letter_request(asked: Asked) -> Request:
+    """The question with the letters of its candidates, which only the first token decides."""
+    letters = tuple(ascii_uppercase[i] for i in candidates(bare_choices(asked.item.choices)))
+    return question_request(asked, LETTER_PROMPT)._replace(choices=letters, closed=False)
 
 
 def _joined(parts: Sequence[Part]) -> Answer | Refused:

@@ -72,6 +72,9 @@ class ChoiceArguments:
         default_factory=lambda: list(CONTROLS),
         metadata={"help": "ask the same without the clip, and with another's: no_audio, shuffled_audio; or none"},
     )
+    lm_eval: str | None = option(
+        None, "write the questions as tasks of lm-evaluation-harness into this folder instead of scoring them here"
+    )
     permutations: Literal["none", "cyclic"] = option(
         "none", "cyclic: ask each question with every rotation of its choices, too; mean, and share right under all"
     )
@@ -79,6 +82,10 @@ class ChoiceArguments:
     def __post_init__(self) -> None:
         if (self.model is None) == (self.predictions is None):
             raise ValueError("give either --model CHECKPOINT or --predictions FILE")
+        if self.lm_eval and (self.predictions or self.permutations != "none"):
+            raise ValueError(
+                "--lm_eval goes with --model (whose tokens the tasks are written in) and without --permutations"
+            )
         if self.model and not (self.generation or self.loglikelihood or self.letter):
             raise ValueError("--no_generation, --no_loglikelihood and --no_letter together leave nothing to score")
         if self.prompt not in PROMPTS:
@@ -127,10 +134,19 @@ class Benchmark:
 
 
 def run(benchmark: Benchmark, args: ChoiceArguments, command: Sequence[str]) -> Result | None:
-    """Do what the command line says: the plan (None), or a `Result`, written and printed (None of a process that only helps)."""
+    """Do what the command line says: the plan, tasks of another harness, or a `Result`, written and printed.
+
+    None where there is no result, and of a process that is not the main one of its launch.
+    """
     if args.dry_run:
         if launched().is_main:
             print(plan(benchmark, args))
+        return None
+    if args.lm_eval:
+        from alm.scoring.harness.export import export
+
+        if launched().is_main:
+            export(benchmark, args, args.lm_eval)
         return None
     result = score(benchmark, args, command)
     if result is None:
@@ -152,9 +168,10 @@ def plan(benchmark: Benchmark, args: ChoiceArguments) -> str:
         if args.model
         else f"stored answers of {args.predictions}: {scores}"
     )
+    goal = f"tasks to {args.lm_eval}" if args.lm_eval else f"result to {args.output}"
     prompt = PROMPTS[settings.prompt](first.question, bare_choices(first.choices))
     return (
-        f"{len(benchmark.questions)} questions, {there} of {len(benchmark.paths)} clips found\n{work}\nresult to {args.output}\n"
+        f"{len(benchmark.questions)} questions, {there} of {len(benchmark.paths)} clips found\n{work}\n{goal}\n"
         f"first prompt ({settings.prompt}):\n\n{prompt}"
     )
 

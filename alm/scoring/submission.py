@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from alm.data.example import DataError
 from alm.scoring.choice_run import Benchmark, ChoiceArguments, beside, score
 from alm.scoring.item_log import read_rows
 from alm.scoring.results import Result, render_table, write_result, write_text_atomically
@@ -24,6 +25,8 @@ def submit(
     is no score. Only generation matters: likelihoods, controls and permutations are left out.
     None of a process that is not the main one of its launch.
     """
+    if args.lm_eval:
+        raise DataError("the answers are withheld: tasks of lm-evaluation-harness would count every answer as wrong")
     quick = replace(args, generation=True, loglikelihood=False, letter=False, controls=["none"], permutations="none")
     found = score(benchmark, quick, command)
     if found is None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alm.arguments import option
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -25,7 +27,28 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-@dataclass
+@dataclass(kw_only=True)
+class MachineArguments:
+    """Flags of a plan: for this machine or another one."""
+
+    effective_batch: int | None = option(
+        None,
+        "rows or crops a step over all processes: sets the accumulation that is not given, an error where it cannot",
+    )
+    machine: str | None = option(
+        None, "dry run for the machine of this `accelerate launch --config_file`, on any other; data may be left out"
+    )
+    gpu_memory: float | None = option(
+        None, "GiB of the GPU; a dry run whose plan needs more than nine tenths of it is an error"
+    )
+    dry_run: bool = option(False, "print the plan and stop")
+
+    def __post_init__(self) -> None:
+        if self.machine and not self.dry_run:
+            raise ValueError("--machine plans for another machine; it needs --dry_run")
+
+
+@dataclass(kw_only=True)
 class RunArguments:
     """What is trained, from what to where, how it goes on, and what is measured beside it."""
 
@@ -81,16 +104,10 @@ class RunArguments:
 
 
 @dataclass
-class LanguageModelArguments(RunArguments):
+class LanguageModelArguments(MachineArguments, RunArguments):
     """Flags that all recipes share which train on examples."""
 
     max_length: int = field(default=2048, metadata={"help": "tokens of a packed row, and most of one conversation"})
-    effective_batch: int | None = field(
-        default=None,
-        metadata={
-            "help": "rows a step over all processes: sets the accumulation that is not given, an error where it cannot"
-        },
-    )
     lora_dropout: float = field(default=0.0, metadata={"help": "dropout before LoRA's updates"})
     quantize_base: bool = field(
         default=False,
@@ -122,28 +139,17 @@ class LanguageModelArguments(RunArguments):
     )
     samples_steps: int = field(default=500, metadata={"help": "steps between --samples; they are made at the end, too"})
     preview: int = field(default=0, metadata={"help": "print so many sequences, ⟦labelled parts⟧ marked, and exit"})
-    machine: str | None = field(
-        default=None,
-        metadata={
-            "help": "dry run for the machine of this `accelerate launch --config_file`, on any other; data may be left out"
-        },
-    )
-    gpu_memory: float | None = field(
-        default=None,
-        metadata={"help": "GiB of the GPU; a dry run whose plan needs more than nine tenths of it is an error"},
-    )
     tokens_per_second: float | None = field(
         default=None, metadata={"help": "throughput of all devices together, from which a dry run tells the days"}
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        RunArguments.__post_init__(self)
+        MachineArguments.__post_init__(self)
         if self.lora_dropout and not self.lora_rank:
             raise ValueError(f"--lora_dropout {self.lora_dropout:g} needs a --lora_rank of 1 or more")
         if self.quantize_base and not self.lora_rank:
             raise ValueError("--quantize_base freezes the base in 4 bits; it needs a --lora_rank of 1 or more")
-        if self.machine and not self.dry_run:
-            raise ValueError("--machine plans for another machine; it needs --dry_run")
 
     @property
     def questions(self) -> int:
@@ -180,3 +186,10 @@ def trainer_arguments() -> type:
     from alm.training.sft import SequenceConfig
 
     return SequenceConfig
+
+
+def codec_trainer_arguments() -> type:
+    """The same for the codec's recipes."""
+    from alm.training.codec_run import CodecTrainingArguments
+
+    return CodecTrainingArguments

@@ -1,17 +1,25 @@
 """What a run is going to do, in words."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from alm.arguments import ConfigFileError
 from alm.data.rows import PackedRows, Shares
 from alm.training.data import DataReport
 from alm.training.layout import Layout
-from alm.training.memory import MemoryEstimate, ParameterCount, estimate_memory
+from alm.training.memory import ParameterCount, estimate_memory
 from alm.training.outline import Outline
 
 ROOM = 0.9
 """Share of a GPU that a plan may fill; the rest is for the framework, communication and fragments."""
+
+
+class Memory(Protocol):
+    """Bytes on one device, and their parts in words."""
+
+    @property
+    def total(self) -> float:
+        """The peak."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +27,7 @@ class Plan:
     """The words, and the memory of one device."""
 
     text: str
-    memory: MemoryEstimate
+    memory: Memory
 
     def require_fit(self, gpu_memory: float | None) -> None:
         """Raise `ConfigFileError` where the memory is more than `ROOM` of a GPU of so many GiB (None: any)."""
@@ -27,7 +35,7 @@ class Plan:
         if gpu_memory is not None and needed > ROOM * gpu_memory:
             raise ConfigFileError(
                 f"{needed:.1f} GiB do not fit a GPU of {gpu_memory:g}, of which a plan may fill {ROOM:.0%}: give more GPUs, a smaller "
-                "--per_device_train_batch_size or --max_length, or another machine (recipes/configs/accelerate)"
+                "--per_device_train_batch_size or shorter rows or crops, or another machine (recipes/configs/accelerate)"
             )
 
 
@@ -64,12 +72,17 @@ def plan(
         f"precision      {_precision(args, training, layout)} on {layout}",
         f"memory         about {memory} per device",
     ]
-    if args.gpu_memory:
-        filled = memory.total / 2**30 / args.gpu_memory
-        lines.append(
-            f"GPU            {filled:.0%} of {args.gpu_memory:g} GiB, at most {ROOM:.0%}: {'fits' if filled <= ROOM else 'too much'}"
-        )
-    return Plan("\n".join(lines), memory)
+    return Plan("\n".join([*lines, *gpu_line(memory, args.gpu_memory)]), memory)
+
+
+def gpu_line(memory: Memory, gpu_memory: float | None, indent: int = 15) -> list[str]:
+    """How full a GPU of so many GiB would be; nothing where it is not told."""
+    if gpu_memory is None:
+        return []
+    filled = memory.total / 2**30 / gpu_memory
+    return [
+        f"{'GPU':{indent}}{filled:.0%} of {gpu_memory:g} GiB, at most {ROOM:.0%}: {'fits' if filled <= ROOM else 'too much'}"
+    ]
 
 
 def _tuning(args: Any) -> str:

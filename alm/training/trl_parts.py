@@ -19,8 +19,7 @@ from alm.training.processes import (
     require_all_processes,
     require_same_precision,
 )
-from alm.training.saving import ASIDE, checkpoint_name, put_in_place, rotate, writing
-from alm.training.spread import write_spread
+from alm.training.whole_checkpoints import WholeCheckpoints
 
 
 def fit_device(config: Any, finish: Callable[[], None]) -> None:
@@ -47,12 +46,10 @@ def fit_device(config: Any, finish: Callable[[], None]) -> None:
     gather_when_saving(config)
 
 
-class CompleteCheckpoints:
+class CompleteCheckpoints(WholeCheckpoints):
     """Beside a trainer of TRL: what it saves is a complete checkpoint, there wholly or not at all. The trainer sets `processor`."""
 
     processor: AudioLanguageProcessor
-    _aside: Path | None = None
-    """Where a checkpoint is being written."""
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write a complete checkpoint: weights, tokenizer, template, contract and codec; of LoRA the adapter and the contract."""
@@ -64,8 +61,6 @@ class CompleteCheckpoints:
             super().save_model(output_dir, _internal_call)  # type: ignore[misc]
         if not trainer.args.should_save:
             return
-        if self._aside is not None:  # of a checkpoint, not of the end
-            write_spread(trainer.args, folder)
         if is_peft_model(trainer.model):
             write_processor_file(self.processor, folder)
             (folder / "README.md").unlink(missing_ok=True)  # peft's empty card
@@ -82,46 +77,6 @@ class CompleteCheckpoints:
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: a card without evaluation would only mislead."""
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint aside, each process its files, and put it in its place when all have; then remove what is too many."""
-        trainer: Any = self
-        output, ranks = Path(trainer.args.output_dir), trainer.args.distributed_state
-        place = output / checkpoint_name(trainer.state.global_step)
-        self._name_best(output)
-        with writing(place, output):
-            self._aside = output / ASIDE
-            try:
-                super()._save_checkpoint(model, trial)  # type: ignore[misc]
-            finally:
-                self._aside = None
-            ranks.wait_for_everyone()
-            if ranks.is_main_process:
-                put_in_place(output / ASIDE / place.name, place)
-                rotate(output, trainer.args.save_total_limit, place)
-            ranks.wait_for_everyone()
-            if ranks.is_local_main_process and not place.exists():  # nodes that do not share the folder
-                put_in_place(output / ASIDE / place.name, place)
-            ranks.wait_for_everyone()
-        if trainer.args.push_to_hub:
-            trainer._push_from_checkpoint(str(place))
-
-    def _name_best(self, output: Path) -> None:
-        """What Trainer finds out by looking for the best step's folder beside the one that it writes."""
-        state: Any = self.state  # type: ignore[attr-defined]
-        if state.best_global_step:
-            best = output / checkpoint_name(state.best_global_step)
-            if state.best_global_step == state.global_step or best.exists():
-                state.best_model_checkpoint = str(best)
-
-    def _get_output_dir(self, trial: Any) -> str:
-        """Where Trainer's and TRL's own methods write their part of a checkpoint."""
-        return str(self._aside or super()._get_output_dir(trial))  # type: ignore[misc]
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Upload a checkpoint from its place, not from where it is being written."""
-        if self._aside is None:
-            super()._push_from_checkpoint(checkpoint_folder)  # type: ignore[misc]
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Beside each process's random state what it has summed for the next entry of the log: an interruption changes no entry."""

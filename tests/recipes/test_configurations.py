@@ -98,6 +98,46 @@ def test_lora_fits_one_gpu_of_24_gb(size: str, hub: Path, capsys: pytest.Capture
         dry_run("pretrain", config, hub / size, "zero3", 80)
 
 
+CODEC_FLAGS = {
+    "train_codec": [],
+    "refine_codec": [
+        *("--codec", str(CONFIGS / "paper" / "codec.yaml"), "--tokens", "not-read", "--audio", "not-read"),
+        *("--discriminator", str(CONFIGS / "paper" / "discriminator.yaml")),
+    ],
+}
+
+
+def codec_dry_run(recipe: str, machine: str, *more: str) -> None:
+    main: Any = runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"))["main"]
+    config = CONFIGS / "paper" / f"{recipe}.yaml"
+    machine_flags = ["--dry_run", "--machine", str(MACHINES[machine]), "--gpu_memory", "80"]
+    main(["--config", str(config), "--output_dir", "unused", *CODEC_FLAGS[recipe], *machine_flags, *more])
+
+
+@pytest.mark.parametrize(("recipe", "steps"), [("train_codec", "500,000"), ("refine_codec", "200,000")])
+def test_the_papers_codec_is_planned_for_eight_gpus(
+    recipe: str, steps: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)  # the configurations name their files from there
+    codec_dry_run(recipe, "eight_gpus")
+    out = capsys.readouterr().out
+    assert "256 crops of up to 10 s (8 a device × 4 accumulated × 8 devices)" in out
+    assert f"{steps}\n" in out and "305.71 M" in out and "at most 90%: fits" in out
+    codec_dry_run(recipe, "one_gpu", "--gradient_accumulation_steps", "32")
+    assert "(8 a device × 32 accumulated × 1 devices)" in capsys.readouterr().out
+    with pytest.raises(ConfigFileError, match="do not fit a GPU of 24"):
+        codec_dry_run(
+            recipe,
+            "eight_gpus",
+            *("--gpu_memory", "24", "--per_device_train_batch_size", "16"),
+            *("--gradient_accumulation_steps", "2"),
+        )
+    with pytest.raises(ConfigFileError, match="--effective_batch 256, but 8 rows or crops × 4"):
+        codec_dry_run(recipe, "one_gpu")
+    with pytest.raises(ConfigFileError, match="whole weights on every device"):
+        codec_dry_run(recipe, "zero2")
+
+
 def test_what_cannot_be_planned_is_refused(hub: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = CONFIGS / "0.6b" / "sft_understanding.yaml"
     with pytest.raises(ContractError, match=r"no config\.json"):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import runpy
 import shutil
 import signal
@@ -18,12 +19,14 @@ import yaml
 from safetensors.torch import load_file
 
 from alm.arguments import ConfigFileError, read_numbers
+from alm.data.example import DataError
 from codec import EntangleCodec, EntangleCodecConfig, EntangleCodecForPreTraining
 from codec.audio import AudioError, write_audio
 from codec.data import ClipListError, CropDataset, read_clips
 from codec.ema import MovingAverage
 from codec.entangle import CheckpointError
 from codec.mel import MelSpec
+from codec.training import CodecTrainer
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -113,6 +116,35 @@ def test_resume_is_exact(clips: Path, numbers: Path, trained: Path, tmp_path: Pa
     train(clips, numbers, tmp_path)
     assert same_weights(tmp_path, trained)
     assert log(tmp_path) == log(trained)
+
+
+def test_sigterm_saves_stops_and_goes_on(
+    clips: Path, numbers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken, calls = tmp_path / "whole", tmp_path / "broken", []
+    train(clips, numbers, whole, "--ema_decay", "0.9")
+
+    def told(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return own(self, *args, **kwargs)
+
+    own = CodecTrainer.compute_loss
+    with monkeypatch.context() as patch:
+        patch.setattr(CodecTrainer, "compute_loss", told)
+        with pytest.raises(SystemExit) as ended:
+            train(clips, numbers, broken, "--ema_decay", "0.9", "--save_strategy", "no")
+    assert ended.value.code == 75 and [path.name for path in broken.glob("checkpoint-*")] == ["checkpoint-5"]
+    assert {"ema.safetensors", "spread.json"} <= {path.name for path in (broken / "checkpoint-5").iterdir()}
+    train(clips, numbers, broken, "--ema_decay", "0.9")
+    assert same_weights(broken, whole) and log(broken) == log(whole)
+
+
+def test_it_does_not_go_on_with_another_batch(clips: Path, numbers: Path, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "checkpoint-4", tmp_path / "checkpoint-4")
+    with pytest.raises(DataError, match="was trained with 4 rows a step on 1 processes"):
+        train(clips, numbers, tmp_path, "--per_device_train_batch_size", "2")
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ import os, resource, runpy, signal, sys, torch
 for stream in (1, 2):
     os.dup2(os.open(SAID, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
 from alm.arguments import run_main
-from alm.training import saving, sft, trl_parts
+from alm.training import saving, sft, whole_checkpoints
 
 def end(kind=signal.SIGKILL):
     os.kill(os.getpid(), kind)
@@ -107,12 +107,12 @@ def test_killed_in_training_in_saving_in_removing_and_at_the_end(workshop: Any, 
         # its weights are written and its optimizer in part
         (f"at(torch, 'save', 5, {half})", {"checkpoint-2", "checkpoint-4", ".writing/checkpoint-6"}),
         # renamed, and the oldest not yet removed; then half of it
-        ("at(trl_parts, 'rotate', 1, lambda *_: end())", {"checkpoint-2", "checkpoint-4", "checkpoint-6"}),
+        ("at(whole_checkpoints, 'rotate', 1, lambda *_: end())", {"checkpoint-2", "checkpoint-4", "checkpoint-6"}),
         (
             "at(saving, '_remove', 3, lambda *_: end())",
             {"checkpoint-6", "checkpoint-8", ".writing/checkpoint-4.removed"},
         ),
-        ("at(trl_parts, 'rotate', 1, lambda *_: end())", {"checkpoint-6", "checkpoint-8", "checkpoint-10"}),
+        ("at(whole_checkpoints, 'rotate', 1, lambda *_: end())", {"checkpoint-6", "checkpoint-8", "checkpoint-10"}),
         ("at(sft, 'put_contents_in_place', 1, lambda *_: end())", {"checkpoint-8", "checkpoint-10", ".writing/final"}),
     ]:
         code, said = run(tmp_path, arguments(workshop, output), before)

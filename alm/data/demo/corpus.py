@@ -29,7 +29,7 @@ from alm.data.demo.speech import espeak_paths, espeak_version
 from alm.data.example import DataError
 
 MANIFEST = "manifest.json"
-VERSION = 6
+VERSION = 7
 """Of the corpus's contents: raised whenever the same settings would give other files."""
 LICENCE = (
     "Synthesised on this machine: no recordings of anyone, nothing downloaded. The speech is output of espeak-ng (GPL-3.0-or-later, "
@@ -144,6 +144,7 @@ def _write(root: Path, settings: Settings, workers: int) -> dict[str, Any]:
             _link(root / source, root / name)
     rows = formats.write_training(root, plan_.train, plan_.train_questions, settings.seed)
     rows["mmar"] = formats.write_test(root, plan_.test_questions, seconds)
+    rows |= formats.write_other_tests(root, plan_.test, plan_.test_questions)
     manifest = {**_identity(settings), **summary(plan_), "rows": rows, **_seconds(scenes, seconds), **_versions()}
     (root / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return manifest

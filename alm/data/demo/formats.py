@@ -1,7 +1,8 @@
 """The demo corpus on disk, in the real data sets' own formats, so that it goes through the very readers that real data goes through.
 
 Under the corpus root: `musicqa/` (MusicQA JSON), `clothoaqa/` (ClothoAQA CSV), `compa_r/` (COMPA-R JSON), `libritts/` (LibriTTS
-tree), `audiocaps/` (AudioCaps CSV), `mmar/` (MMAR JSON lines: the test set) and `captions.csv` (every training clip once).
+tree), `audiocaps/` (AudioCaps CSV), `mmar/` (MMAR JSON lines: the test set) and `captions.csv` (every training clip once). The test
+set's questions stand in the other benchmarks' test files, too, about the clips in `mmar/audio/`; its sounds' captions in AudioCaps'.
 """
 
 import base64
@@ -23,7 +24,12 @@ CLOTHOAQA, CLOTHOAQA_AUDIO = "clothoaqa/clotho_aqa_train.csv", "clothoaqa/audio_
 COMPA_R, COMPA_R_AUDIO = "compa_r/compa_r_train.json", "compa_r/compa_r_train_audios"
 AUDIOCAPS, AUDIOCAPS_AUDIO = "audiocaps/train.csv", "audiocaps/audio"
 MMAR, MMAR_AUDIO = "mmar/MMAR-meta.jsonl", "mmar/audio"
+MMAU, CLOTHOAQA_TEST = "mmau/mmau-test-mini.json", "clothoaqa/clotho_aqa_test.csv"
+MUSICQA_TEST, AUDIOCAPS_TEST = "musicqa/EvalMusicQA.json", "audiocaps/test.csv"
 LIBRITTS, CAPTIONS = "libritts/train-clean-100", "captions.csv"
+
+CLOTHOAQA_COLUMNS = ("file_name", "QuestionText", "answer", "confidence")
+AUDIOCAPS_COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 
 DESCRIBE = "Describe the audio"
 """Asked once of every training clip, as MusicQA asks it; the answer is the clip's caption."""
@@ -70,6 +76,8 @@ def files_of(scene: Scene, questions: list[Question]) -> Files:
     if scene.split == "test":
         first, *more = [f"{MMAR_AUDIO}/{row_id(question)}.wav" for question in questions]
         rate = SPEECH_RATE if scene.domain == "speech" else FULL_RATE
+        if scene.domain == "sound":
+            more.append(f"{AUDIOCAPS_TEST.removesuffix('.csv')}/{youtube_id(scene.id)}.wav")
         return Files(((first, rate),), tuple((other, first) for other in more))
     if scene.domain == "speech":
         main = (f"{COMPA_R_AUDIO}/{name}", SPEECH_RATE)
@@ -98,7 +106,7 @@ def write_training(root: Path, scenes: list[Scene], questions: list[Question], s
             turns = [{"from": "human", "value": text}, {"from": "gpt", "value": question.answer}]
             musicqa.append({"audio_name": name, "conversation": turns})
         elif question.scene.domain == "sound" and not offered:
-            clothoaqa += [(name, text, question.answer, "yes")] * 3  # three annotators, all of one mind and sure
+            clothoaqa += _annotated(name, question)
         else:
             path, source = f"./{Path(COMPA_R_AUDIO).name}/{name}", f"demo-{question.scene.domain}"
             answer = {"instruction": text, "input": "", "output": question.answer}
@@ -113,11 +121,9 @@ def write_training(root: Path, scenes: list[Scene], questions: list[Question], s
             answer = {"instruction": DESCRIBE, "input": "", "output": told}
             compa_r.append({"audio_id": path, **answer, "dataset": source, "task": "description"})
     _json(root / MUSICQA, musicqa)
-    _csv(root / CLOTHOAQA, ("file_name", "QuestionText", "answer", "confidence"), clothoaqa)
+    _csv(root / CLOTHOAQA, CLOTHOAQA_COLUMNS, clothoaqa)
     _json(root / COMPA_R, compa_r)
-    sounds = [scene for scene in scenes if scene.domain == "sound"]
-    rows = [(str(i), youtube_id(scene.id), "0", caption(scene)) for i, scene in enumerate(sounds)]
-    _csv(root / AUDIOCAPS, ("audiocap_id", "youtube_id", "start_time", "caption"), rows)
+    rows = _audiocaps(root / AUDIOCAPS, scenes)
     spoken = [scene for scene in scenes if is_read_speech(scene)]
     for scene in spoken:
         for suffix in ("original", "normalized"):  # alike: no number or abbreviation to spell out
@@ -126,7 +132,7 @@ def write_training(root: Path, scenes: list[Scene], questions: list[Question], s
     listed = [(files_of(scene, []).written[-1][0], caption(scene)) for scene in scenes]
     _csv(root / CAPTIONS, ("file_name", "caption"), listed)
     names = ("musicqa", "clothoaqa", "compa_r", "audiocaps", "libritts", "captions")
-    counts = (len(musicqa), len(clothoaqa), len(compa_r), len(rows), len(spoken), len(listed))
+    counts = (len(musicqa), len(clothoaqa), len(compa_r), rows, len(spoken), len(listed))
     return dict(zip(names, counts, strict=True))
 
 
@@ -156,6 +162,58 @@ def write_test(root: Path, questions: list[Question], seconds: Mapping[str, floa
             }
         )
     (root / MMAR).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return len(rows)
+
+
+def write_other_tests(root: Path, scenes: list[Scene], questions: list[Question]) -> dict[str, int]:
+    """Write the test questions as MMAU (all), ClothoAQA (sounds) and MusicQA (music), and the sounds' captions as AudioCaps.
+
+    Returns the number of rows of each.
+    """
+    mmau: list[dict[str, Any]] = [
+        {
+            "id": row_id(question),
+            "audio_id": f"./test-mini-audios/{row_id(question)}.wav",
+            "question": question.text,
+            "choices": list(question.choices),
+            "answer": question.answer,
+            "dataset": "synthesised",
+            "task": question.scene.domain,
+            "split": "test-mini",
+            "category": KINDS[question.kind].layer,
+            "sub-category": question.kind,
+            "difficulty": "hard" if KINDS[question.kind].hard else "easy",
+        }
+        for question in questions
+    ]
+    music = [
+        {
+            "audio_name": f"{row_id(question)}.wav",
+            "conversation": [{"from": "human", "value": question.text}, {"from": "gpt", "value": question.answer}],
+        }
+        for question in questions
+        if question.scene.domain == "music"
+    ]
+    sounds = [row for q in questions if q.scene.domain == "sound" for row in _annotated(f"{row_id(q)}.wav", q)]
+    (root / MMAU).parent.mkdir(exist_ok=True)
+    _json(root / MMAU, mmau)
+    _json(root / MUSICQA_TEST, music)
+    _csv(root / CLOTHOAQA_TEST, CLOTHOAQA_COLUMNS, sounds)
+    captions = _audiocaps(root / AUDIOCAPS_TEST, scenes)
+    names = ("mmau", "musicqa_test", "clothoaqa_test", "audiocaps_test")
+    return dict(zip(names, (len(mmau), len(music), len(sounds), captions), strict=True))
+
+
+def _annotated(name: str, question: Question) -> list[tuple[str, ...]]:
+    """Three annotators, all of one mind and sure."""
+    return [(name, question.text, question.answer, "yes")] * 3
+
+
+def _audiocaps(path: Path, scenes: list[Scene]) -> int:
+    """Write the captions of the sounds among the scenes; returns their number."""
+    sounds = [scene for scene in scenes if scene.domain == "sound"]
+    rows = [(str(i), youtube_id(scene.id), "0", caption(scene)) for i, scene in enumerate(sounds)]
+    _csv(path, AUDIOCAPS_COLUMNS, rows)
     return len(rows)
 
 

@@ -13,7 +13,6 @@ from alm.scoring.loglikelihood import score_choices
 from alm.scoring.manifest import weights_digest
 from alm.scoring.systems.base import ChoiceScores, GeneratedText, Refused, Request
 from alm.scoring.systems.request_ids import RequestIds
-from alm.vocabulary import digest
 
 
 class CheckpointSystem:
@@ -31,14 +30,8 @@ class CheckpointSystem:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Weights and type in memory, tokenizer, and the vocabulary contract with its codec and chat template."""
-        return {
-            "weights": weights_digest(self.model),
-            "dtype": str(self.model.dtype),
-            "tokenizer": digest(self.processor.tokenizer.backend_tokenizer.to_str()),
-            "vocabulary": self.processor.vocabulary.hash,
-            "codec": self.processor.vocabulary.codec_fingerprint,
-        }
+        """Weights and type in memory, and what decides the ids."""
+        return {"weights": weights_digest(self.model), "dtype": str(self.model.dtype), **self._ids.identity}
 
     def answer(self, batch: Sequence[Request], max_new_tokens: int) -> list[GeneratedText | Refused]:
         """Greedy answers in text, as one batch."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from alm.data.example import Content, Message
 from alm.encoding import IGNORED
@@ -10,7 +10,7 @@ from alm.generation.tasks import require_room
 from alm.processing import AudioLanguageProcessor, LengthError
 from alm.prompts import question_messages
 from alm.scoring.systems.base import Refused, Request
-from alm.vocabulary import ContractError
+from alm.vocabulary import ContractError, digest
 from codec.audio import AudioError
 from codec.base import Codes
 
@@ -28,6 +28,13 @@ class RequestIds:
     def __init__(self, processor: AudioLanguageProcessor) -> None:
         self.processor = processor
         self._codes: dict[Path, Codes | Refused] = {}  # a few kilobytes a clip, asked for again by every control
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the ids: the tokenizer, and the vocabulary contract with its codec and chat template."""
+        vocabulary = self.processor.vocabulary
+        tokenizer = digest(self.processor.tokenizer.backend_tokenizer.to_str())
+        return {"tokenizer": tokenizer, "vocabulary": vocabulary.hash, "codec": vocabulary.codec_fingerprint}
 
     def asked(self, batch: Sequence[Request], max_new_tokens: int) -> list[list[int] | Refused]:
         """Prompts `(L_i,)` in order, refused where an answer of `max_new_tokens` has no room."""

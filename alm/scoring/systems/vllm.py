@@ -6,6 +6,7 @@ answer: vLLM's cache of prefixes computes the clip once for all of them, which i
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from alm.processing import AudioLanguageProcessor
 from alm.scoring.manifest import stored_weights_digest
 from alm.scoring.systems.base import ChoiceScores, GeneratedText, Refused, Request
 from alm.scoring.systems.request_ids import ChoiceIds, RequestIds
-from alm.vocabulary import digest
 
 GRAMMAR = "alm.serving.vllm_grammar:AudioReplies"
 TEXT_ALONE = {"audio_spans": 0, "audio_text": 1}
@@ -35,10 +35,8 @@ Context = tuple[int, ...]
 class VllmSystem:
     """A checkpoint of ours behind `alm.scoring.systems.base.System` and `ChoiceScorer`; `engine` is a `vllm.LLM`."""
 
-    def __init__(
-        self, engine: Any, processor: AudioLanguageProcessor, label: str, identity: Mapping[str, Any] | None = None
-    ) -> None:
-        self.engine, self.processor, self.label, self.identity = engine, processor, label, dict(identity or {})
+    def __init__(self, engine: Any, processor: AudioLanguageProcessor, label: str, identity: dict[str, Any]) -> None:
+        self.engine, self.processor, self.label, self.identity = engine, processor, label, identity
         self._ids = RequestIds(processor)
 
     @classmethod
@@ -47,8 +45,11 @@ class VllmSystem:
     ) -> "VllmSystem":
         """A local folder or a Hub id. `device` is the codec's, vLLM has its own; `options` go to `vllm.LLM`.
 
-        Computes in the type that the weights are stored in. Raises as `alm.checkpoint.load_checkpoint`, and `DataError` for an adapter.
+        Computes in the type that the weights are stored in. Raises as `alm.checkpoint.load_checkpoint`, and `DataError` for an adapter
+        and without vLLM.
         """
+        if find_spec("vllm") is None:
+            raise DataError("--backend vllm needs vLLM, best in an environment of its own: docs/serving.md")
         folder = local_folder(reference)
         if is_adapter(folder):
             raise DataError(
@@ -66,9 +67,7 @@ class VllmSystem:
         identity = {
             "weights": stored_weights_digest(folder, getattr(torch, settings["dtype"])),
             "dtype": f"torch.{settings['dtype']}",
-            "tokenizer": digest(processor.tokenizer.backend_tokenizer.to_str()),
-            "vocabulary": processor.vocabulary.hash,
-            "codec": processor.vocabulary.codec_fingerprint,
+            **RequestIds(processor).identity,
             "engine": {"vllm": version("vllm"), **(options or {})},
         }
         return cls(engine, processor, Path(reference).name, identity)

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 import torch
 
 from alm.checkpoint import LoadedCheckpoint, load_checkpoint, save_checkpoint
+from alm.data.example import DataError
 from alm.processing import AudioLanguageProcessor
 from alm.prompts import question_messages
 from alm.scoring.choice_run import ChoiceArguments
 from alm.scoring.manifest import stored_weights_digest, weights_digest
 from alm.scoring.systems.base import ChoiceScorer, ChoiceScores, GeneratedText, Refused, Request
 from alm.scoring.systems.checkpoint import CheckpointSystem
+from alm.scoring.systems.vllm import VllmSystem
 from codec.audio import write_audio
 
 ROOT = Path(__file__).parents[3]
@@ -57,6 +60,12 @@ def test_options_without_vllm_or_not_json_are_refused() -> None:
             ChoiceArguments(model="x", **wrong)
 
 
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+def test_without_vllm_the_way_to_get_it_is_told() -> None:
+    with pytest.raises(DataError, match=r"docs/serving\.md"):
+        VllmSystem.load("anything")
+
+
 @pytest.fixture
 def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("vllm")
@@ -68,8 +77,6 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_answers_and_likelihoods_are_those_of_transformers(
     vllm: None, saved: LoadedCheckpoint, clips: list[Path], toy_codec: Any, tmp_path: Path
 ) -> None:
-    from alm.scoring.systems.vllm import VllmSystem
-
     ours, theirs = CheckpointSystem(*saved), VllmSystem.load(str(tmp_path / "model"), options=OPTIONS)
     theirs.processor.codec = toy_codec
     assert isinstance(theirs, ChoiceScorer) and theirs.label == "model"

@@ -32,19 +32,6 @@ def test_the_estimate_is_what_a_step_allocates(case: dict[str, Any]) -> None:
     assert benchmark["plan"](shape) == pytest.approx(benchmark["measure"](shape), rel=0.15)
 
 
-def test_the_peak_is_the_sum_of_what_is_alive() -> None:
-    benchmark = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "training_memory.py"))
-    kept = torch.zeros(1000)
-
-    def action() -> None:
-        first = kept + 1  # 4 kB, gone before the third
-        second = first.view(10, 100) * 2  # the view is no memory
-        del first
-        second.t().contiguous()
-
-    assert benchmark["peak_bytes"](action, [kept, kept.view(10, 100)]) == 3 * 4000
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_frozen_weights_have_neither_gradient_nor_moments(language_model: LoadedCheckpoint, dtype: torch.dtype) -> None:
     model = language_model.model.to(dtype)

@@ -11,6 +11,8 @@ import soundfile
 
 pytest.importorskip("espeakng_loader")
 
+from alm.data import caption_lists, clothoaqa, mmau
+from alm.data.choice_rows import find_audio
 from alm.data.demo import corpus, formats
 from alm.data.demo.captions import caption
 from alm.data.demo.corpus import MANIFEST, Settings, build, make_plan
@@ -116,6 +118,23 @@ def test_mmar_rows_have_every_column_and_their_audio(root: Path) -> None:
         assert row["category"] in ("Semantic Layer", "Perception Layer", "Signal Layer", "Cultural Layer")
         assert row["modality"] in ("speech", "sound", "music", "mix-sound-speech", "mix-music-speech")
     assert len(list((root / formats.MMAR_AUDIO).iterdir())) == len(lines)
+
+
+def test_the_other_benchmarks_ask_the_same_of_the_same_clips(root: Path) -> None:
+    questions, audio = make_plan(SETTINGS).test_questions, root / formats.MMAR_AUDIO
+    known = {formats.row_id(question): question for question in questions}
+    items = mmau.read(root / formats.MMAU, audio).items
+    asked = {item.id: (item.question, item.choices, item.answer) for item in items}
+    assert asked == {name: (q.text, q.choices, q.answer) for name, q in known.items()}
+    clotho = [question for _, question in clothoaqa.questions(root / formats.CLOTHOAQA_TEST)]
+    music = json.loads((root / formats.MUSICQA_TEST).read_text())
+    answered = {Path(q.file_name).stem: (q.text, *set(q.answers)) for q in clotho}
+    answered |= {Path(r["audio_name"]).stem: tuple(turn["value"] for turn in r["conversation"]) for r in music}
+    assert answered == {name: (q.text, q.answer) for name, q in known.items() if q.scene.domain != "speech"}
+    assert all(find_audio(f"{name}.wav", audio).is_file() for name in known)
+    captions = caption_lists.read(root / formats.AUDIOCAPS_TEST)
+    assert captions.recordings(root / "audiocaps" / "test").keys() == {item.clip for item in captions.items}
+    assert len(captions.items) == sum(scene.domain == "sound" for scene in make_plan(SETTINGS).test)
 
 
 def test_captions_list_every_training_clip_once(root: Path) -> None:

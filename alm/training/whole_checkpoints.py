@@ -1,0 +1,56 @@
+"""Checkpoints of any of Transformers' trainers, there wholly or not at all whenever the run is killed."""
+
+from pathlib import Path
+from typing import Any
+
+from alm.training.saving import ASIDE, checkpoint_name, put_in_place, rotate, writing
+from alm.training.spread import write_spread
+
+
+class WholeCheckpoints:
+    """Beside a trainer of Transformers: writes its checkpoints aside, with how the run was spread, and then puts them in place."""
+
+    _aside: Path | None = None
+    """Where a checkpoint is being written."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint aside, each process its files, and put it in its place when all have; then remove what is too many."""
+        trainer: Any = self
+        output, ranks = Path(trainer.args.output_dir), trainer.args.distributed_state
+        place = output / checkpoint_name(trainer.state.global_step)
+        self._name_best(output)
+        with writing(place, output):
+            self._aside = output / ASIDE
+            try:
+                super()._save_checkpoint(model, trial)  # type: ignore[misc]
+                if trainer.args.should_save:
+                    write_spread(trainer.args, output / ASIDE / place.name)
+            finally:
+                self._aside = None
+            ranks.wait_for_everyone()
+            if ranks.is_main_process:
+                put_in_place(output / ASIDE / place.name, place)
+                rotate(output, trainer.args.save_total_limit, place)
+            ranks.wait_for_everyone()
+            if ranks.is_local_main_process and not place.exists():  # nodes that do not share the folder
+                put_in_place(output / ASIDE / place.name, place)
+            ranks.wait_for_everyone()
+        if trainer.args.push_to_hub:
+            trainer._push_from_checkpoint(str(place))
+
+    def _name_best(self, output: Path) -> None:
+        """What Trainer finds out by looking for the best step's folder beside the one that it writes."""
+        state: Any = self.state  # type: ignore[attr-defined]
+        if state.best_global_step:
+            best = output / checkpoint_name(state.best_global_step)
+            if state.best_global_step == state.global_step or best.exists():
+                state.best_model_checkpoint = str(best)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where Trainer's and TRL's own methods write their part of a checkpoint."""
+        return str(self._aside or super()._get_output_dir(trial))  # type: ignore[misc]
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Upload a checkpoint from its place, not from where it is being written."""
+        if self._aside is None:
+            super()._push_from_checkpoint(checkpoint_folder)  # type: ignore[misc]
