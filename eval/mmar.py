@@ -2,6 +2,7 @@
 
     python eval/mmar.py --model runs/demo/model --data runs/demo/corpus/mmar/MMAR-meta.jsonl --output runs/demo/mmar.json
     python eval/mmar.py --predictions answers.jsonl --data MMAR-meta.jsonl --system somebody --output runs/somebody.json
+    accelerate launch --multi_gpu --num_processes 8 eval/mmar.py --device cuda …   (the same files; all scripts with --model)
 
 Printed and written beside each other: `official` (greedy answer, the benchmark's own rule, over all rows), `option` (which choice
 the answer names, strictly parsed), `loglikelihood` (the likeliest choice, end of turn included; `loglikelihood_mean` per token),

@@ -21,6 +21,7 @@ from alm.data.choice_rows import find_audio
 from alm.data.example import DataError
 from alm.scoring.choice_run import Benchmark, ChoiceArguments, beside, run
 from alm.scoring.multiple_choice import ChoiceRule
+from alm.scoring.processes import launched
 from alm.scoring.submission import submit
 
 
@@ -45,7 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     path = Path(args.data)
     parquet = path.is_dir() or path.suffix == ".parquet"
     folder = Path(args.audio) if args.audio else beside(args.output, ".audio") if parquet else path.parent
-    data = mmau.read(path, folder)
+    with launched().main_first():  # it may write the audio
+        data = mmau.read(path, folder)
     items = data.items[: args.limit]
     paths = {item.id: find_audio(item.audio_id, folder) for item in items}
     told = {"data": path.name, "data_sha256": data.sha256}

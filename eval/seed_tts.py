@@ -1,6 +1,7 @@
 """Speech synthesis by SEED-TTS-eval: word error rates, speaker similarity, naturalness, stop rate, duration.
 
     python eval/seed_tts.py --meta seedtts_testset/en/meta.lst --language en --model CHECKPOINT --zero_shot --output runs/seed_en.json
+    accelerate launch --multi_gpu --num_processes 8 eval/seed_tts.py --device cuda …   (a share of speaking and listening each)
     python eval/seed_tts.py --meta meta.lst --language zh --audio DIR              (any system's files, DIR/<id>.wav)
     python eval/seed_tts.py --meta meta.lst --language en --transcripts FILE.json  (what any recogniser has heard)
 
@@ -18,6 +19,7 @@ from typing import Any
 from alm.arguments import option, parse_arguments, run_main
 from alm.data import seed_tts
 from alm.data.example import DataError
+from alm.scoring.processes import launched
 from alm.scoring.synthesis_run import SynthesisArguments, generate
 
 
@@ -67,12 +69,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(SeedTtsArguments, argv, description=__doc__)
     data = seed_tts.read(args.meta)
     items = data.items[: args.limit]
-    equipment = find_equipment(args)
+    equipment, processes = find_equipment(args), launched()
     if args.dry_run:
-        print(plan(args, items, equipment))
+        if processes.is_main:
+            print(plan(args, items, equipment))
         return
 
-    from alm.scoring.item_log import ItemLog
     from alm.scoring.manifest import code_version, environment, resume_key
     from alm.scoring.results import write_result
     from alm.scoring.sound.table import render
@@ -82,11 +84,13 @@ def main(argv: list[str] | None = None) -> None:
     takes, source = speak(args, items) if args.model else stored(args, items)
     if not args.allow_missing:
         require_takes(items, takes, " with ".join(filter(None, (args.model, args.audio, args.transcripts))))
-    listener = equipment.load(args.device, args.folder)
+    listener = equipment.load(processes.device(args.device), args.folder)
     of = fingerprints(items, takes, listener)
     key = resume_key(**equipment.labels, language=args.language, code=code_version())
-    with ItemLog(args.beside(".items.jsonl"), key, args.resume, still_valid(of)) as log:
-        rows = listen(items, takes, of, listener, log, args.allow_missing)
+    with processes.open_log(args.beside(".items.jsonl"), key, args.resume, still_valid(of)) as log:
+        rows = listen(items, takes, of, listener, log, args.allow_missing, processes)
+    if not processes.is_main:
+        return
     manifest = {
         "data": Path(args.meta).name,
         "data_sha256": data.sha256,

@@ -19,6 +19,7 @@ from typing import Any
 from alm.arguments import option, parse_arguments, run_main
 from alm.data import caption_lists
 from alm.data.example import DataError
+from alm.scoring.processes import launched
 from alm.scoring.synthesis_run import SynthesisArguments, generate
 
 
@@ -69,22 +70,26 @@ def main(argv: list[str] | None = None) -> None:
     none = None if recordings else f"needs the recordings, and {folder} holds none: --recordings FOLDER"
     metrics = [] if args.metrics == ["none"] else args.metrics
     equipment = equip(args.clap, args.classifier, metrics, args.require, args.paths, none)
+    processes = launched()
     if args.dry_run:
-        print(plan(args, data, recordings, equipment))
+        if processes.is_main:
+            print(plan(args, data, recordings, equipment))
         return
 
-    from alm.scoring.item_log import ItemLog
     from alm.scoring.manifest import code_version, environment, resume_key
     from alm.scoring.results import write_lines_atomically, write_result
     from alm.scoring.sound.table import render
     from alm.scoring.text_to_audio.hearing import Listener
-    from alm.scoring.text_to_audio.scores import score
+    from alm.scoring.text_to_audio.scores import hear, score
     from alm.scoring.text_to_audio.summary import build
 
     takes, source = make(args, data.items) if args.model else stored(args, data)
     key = resume_key(**equipment.labels, code=code_version())
-    with ItemLog(args.beside(".sounds.jsonl"), key, args.resume) as log:
-        listener = Listener(Ears(equipment, args.device), log)
+    with processes.open_log(args.beside(".sounds.jsonl"), key, args.resume) as log:
+        listener = Listener(Ears(equipment, processes.device(args.device)), log)
+        hear(data.items, takes, recordings, listener, args.controls, processes)
+        if not processes.is_main:
+            return
         scored = score(data.items, takes, recordings, listener, args.controls, args.max_missing)
     for name, why in (scored.missing | scored.lost).items():
         print(f"not there: {name}: {why}", file=sys.stderr)

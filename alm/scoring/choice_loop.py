@@ -6,14 +6,13 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from alm.scoring.answers import Answer, Answers, Question, Rule
 from alm.scoring.choice_settings import CONTROLS, NO_AUDIO, LoopSettings
 from alm.scoring.choices import bare_choices
 from alm.scoring.clips import Clips, require_clips
 from alm.scoring.item_log import ItemLog, Row
 from alm.scoring.multiple_choice import candidates, rotations
+from alm.scoring.processes import Processes
 from alm.scoring.prompts import LETTER_PROMPT, PROMPTS
 from alm.scoring.systems.base import ChoiceScorer, Refused, Request, System
 
@@ -34,7 +33,8 @@ class ChoiceLoop:
     time left is never underestimated).
 
     Batches are cut from the whole benchmark and not from what is left of it: a resumed run computes the same batches and so
-    the same rows to the last bit. `partners` names, by question, the one whose clip it hears as `SHUFFLED_AUDIO`.
+    the same rows to the last bit, as do several `processes` together. `partners` names, by question, the one whose clip it hears
+    as `SHUFFLED_AUDIO`.
     """
 
     system: System
@@ -42,6 +42,7 @@ class ChoiceLoop:
     settings: LoopSettings
     rule: Rule
     partners: Mapping[str, str] = field(default_factory=dict)
+    processes: Processes = field(default_factory=Processes)
     problems: dict[str, str] = field(default_factory=dict)
 
     def run(self, questions: Sequence[Question], clips: Clips, log: ItemLog, max_missing: float) -> Answers:
@@ -53,14 +54,15 @@ class ChoiceLoop:
         # questions about one clip stand together, so that its codes are at hand
         order = sorted(questions, key=lambda item: (-clips.seconds.get(item.id, 0.0), str(self.paths[item.id])))
         size = self.settings.batch_size
-        with tqdm(total=len(order), desc="answering", unit="question") as bar:
-            for start in range(0, len(order), size):
-                batch = order[start : start + size]
-                if any(item.id not in log.rows for item in batch):
-                    rows = self._rows(batch)
-                    require_clips(self.problems, len(questions), max_missing)
-                    log.append([row for row in rows if row["id"] not in log.rows])
-                bar.update(len(batch))
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        for batch in self.processes.share(batches, "answering", "question"):
+            if any(item.id not in log.rows for item in batch):
+                rows = self._rows(batch)
+                require_clips(self.problems, len(questions), max_missing)
+                log.append([row for row in rows if row["id"] not in log.rows])
+        self.processes.collect(log, [item.id for item in order])
+        self.problems |= {item.id: why for item in order if (why := log.rows[item.id]["missing"])}
+        require_clips(self.problems, len(questions), max_missing)
         return collect(questions, log.rows)
 
     def _rows(self, batch: Sequence[Question]) -> list[Row]:

@@ -4,6 +4,7 @@ Importing it loads no torch: `--help`, `--dry_run` and stored answers are quick.
 """
 
 import hashlib
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from alm.scoring.controls import shuffled_clips
 from alm.scoring.item_log import ItemLog
 from alm.scoring.manifest import environment, resume_key
 from alm.scoring.predictions import read_predictions
+from alm.scoring.processes import launched
 from alm.scoring.prompts import PROMPTS
 from alm.scoring.results import Result, render_table, write_result
 from alm.scoring.summary import summarise
@@ -52,7 +54,11 @@ class ChoiceArguments:
     codec: str | None = option(
         None, "codec to use instead of the one saved with the checkpoint; its fingerprint must agree"
     )
-    device: str = option("cpu", "where the model runs: cpu, cuda, cuda:1, …")
+    device: str = option("cpu", "where the model runs: cpu, cuda (of several processes each on its own GPU), cuda:1, …")
+    backend: Literal["transformers", "vllm"] = option(
+        "transformers", "what computes the model; vllm (plain checkpoints) wants a --batch_size of hundreds"
+    )
+    vllm_options: str = option("{}", 'arguments of vllm.LLM as JSON, such as {"gpu_memory_utilization": 0.8}')
     batch_size: int = option(8, "questions answered together; does not change the answers")
     prompt: str = option("mmar-authors", f"how a question is put, by name: {', '.join(PROMPTS)}")
     max_new_tokens: int = option(128, "limit of a generated answer; answers that reach it are counted as truncated")
@@ -87,11 +93,22 @@ class ChoiceArguments:
         self.controls = [] if self.controls == ["none"] else self.controls
         if unknown := [name for name in self.controls if name not in CONTROLS]:
             raise ValueError(f"--controls takes {', '.join(CONTROLS)}, or none alone; got {', '.join(unknown)}")
+        self.vllm_settings()
         for name in ("limit", "batch_size", "max_new_tokens"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1, got {value}")
         if not 0 <= self.max_missing <= 1:
             raise ValueError(f"--max_missing is a share from 0 to 1, got {self.max_missing}")
+
+    def vllm_settings(self) -> dict[str, Any]:
+        """`--vllm_options`. Raises `ValueError` where it is no JSON object."""
+        try:
+            settings = json.loads(self.vllm_options)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"--vllm_options {self.vllm_options}: not JSON ({error})") from error
+        if not isinstance(settings, dict) or (settings and self.backend != "vllm"):
+            raise ValueError(f"--vllm_options takes a JSON object, with --backend vllm; got {self.vllm_options}")
+        return settings
 
     @property
     def items_path(self) -> Path:
@@ -117,16 +134,23 @@ class Benchmark:
 
 
 def run(benchmark: Benchmark, args: ChoiceArguments, command: Sequence[str]) -> Result | None:
-    """Do what the command line says: the plan or tasks of another harness (None), or a `Result`, written and printed."""
+    """Do what the command line says: the plan, tasks of another harness, or a `Result`, written and printed.
+
+    None where there is no result, and of a process that is not the main one of its launch.
+    """
     if args.dry_run:
-        print(plan(benchmark, args))
+        if launched().is_main:
+            print(plan(benchmark, args))
         return None
     if args.lm_eval:
         from alm.scoring.harness.export import export
 
-        export(benchmark, args, args.lm_eval)
+        if launched().is_main:
+            export(benchmark, args, args.lm_eval)
         return None
     result = score(benchmark, args, command)
+    if result is None:
+        return None
     write_result(result, args.output)
     print(render_table(result))
     print(f"\nresult: {args.output}; rows of the items: {args.items_path}")
@@ -171,16 +195,31 @@ def settings_of(benchmark: Benchmark, args: ChoiceArguments) -> LoopSettings:
     )
 
 
-def score(benchmark: Benchmark, args: ChoiceArguments, command: Sequence[str]) -> Result:
-    """The `Result` of `--predictions` or of `--model`."""
+def score(benchmark: Benchmark, args: ChoiceArguments, command: Sequence[str]) -> Result | None:
+    """The `Result` of `--predictions` or of `--model`; None of a process that is not the main one of its launch."""
     if args.predictions:
-        return score_predictions(benchmark, args, environment(command))
+        return score_predictions(benchmark, args, environment(command)) if launched().is_main else None
     from alm.scoring.clips import inspect_clips
-    from alm.scoring.systems.checkpoint import CheckpointSystem
 
     clips = inspect_clips(benchmark.paths, args.max_missing)  # before a model is loaded
-    system = CheckpointSystem.load(args.model or "", args.codec, args.device)
+    system = load_checkpoint_system(args)
     return score_system(benchmark, args, environment(command), system, clips)
+
+
+def load_checkpoint_system(args: ChoiceArguments) -> System:
+    """`--model` in `--backend`. Raises `DataError` for several processes of vLLM, which has its own."""
+    device = launched().device(args.device)
+    if args.backend == "vllm":
+        if launched().number > 1:
+            raise DataError(
+                "--backend vllm starts its own processes: launch one, with --vllm_options '{\"tensor_parallel_size\": 2}' on two GPUs"
+            )
+        from alm.scoring.systems.vllm import VllmSystem
+
+        return VllmSystem.load(args.model or "", args.codec, device, args.vllm_settings())
+    from alm.scoring.systems.checkpoint import CheckpointSystem
+
+    return CheckpointSystem.load(args.model or "", args.codec, device)
 
 
 def score_predictions(benchmark: Benchmark, args: ChoiceArguments, told: Mapping[str, Any]) -> Result:
@@ -223,8 +262,8 @@ def score_predictions(benchmark: Benchmark, args: ChoiceArguments, told: Mapping
 
 def score_system(
     benchmark: Benchmark, args: ChoiceArguments, told: Mapping[str, Any], system: System, clips: Any
-) -> Result:
-    """Put the questions to a system; `clips` is what `alm.scoring.clips.inspect_clips` found.
+) -> Result | None:
+    """Put the questions to a system, its share on each process; `clips` is what `alm.scoring.clips.inspect_clips` found.
 
     Raises `DataError` when more than `--max_missing` of the clips cannot be read.
     """
@@ -253,11 +292,14 @@ def score_system(
     def is_done(row: dict[str, Any]) -> bool:
         return row["missing"] is None and row["shuffled_with"] == partners.get(row["id"])
 
-    with ItemLog(args.items_path, key, args.resume, is_done) as log:
-        if args.resume:
+    processes = launched()
+    with processes.open_log(args.items_path, key, args.resume, is_done) as log:
+        if args.resume and processes.is_main:
             print(f"{len(log.rows)} rows taken over, {log.foreign} of another run left aside", file=sys.stderr)
-        loop = ChoiceLoop(system, benchmark.paths, settings, rule, partners)
+        loop = ChoiceLoop(system, benchmark.paths, settings, rule, partners, processes)
         answers = loop.run(benchmark.questions, clips, log, args.max_missing)
+    if not processes.is_main:
+        return None
     for problem in loop.problems.values():
         print(f"counted as wrong: {problem}", file=sys.stderr)
     return summarise(

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,20 +21,33 @@ class ItemLog:
     `resume`, rows of this key for which `is_done` holds are taken over; a last line that a kill tore is dropped. Rows of
     another key are never used. A former file that is not wholly taken over is kept as `<name>.old`.
 
+    Of several processes each has a file of its own, process `part` above 0 `<name>.part<part>` beside that of part 0, whose rows it
+    knows. Part 0 is opened first, and takes over what the parts of a killed run hold.
+
     Raises `DataError` for a file with a broken line elsewhere than at its end.
     """
 
     def __init__(
-        self, path: Path | str, key: str, resume: bool = False, is_done: Callable[[Row], bool] = lambda row: True
+        self,
+        path: Path | str,
+        key: str,
+        resume: bool = False,
+        is_done: Callable[[Row], bool] = lambda row: True,
+        part: int = 0,
     ) -> None:
-        self.path, self.key = Path(path), key
+        self.path, self.key, self.part = Path(path), key, part
         self.rows: dict[str, Row] = {}
         self.foreign = 0
         """Rows of another key that the file held."""
-        if self.path.exists():
-            self._take_over(resume, is_done)
+        if part:
+            self.rows = {row["id"]: row for row in read_rows(self.path) if row.get("key") == key and is_done(row)}
+            self.path = self.path.with_name(f"{self.path.name}.part{part}")
+        else:
+            self._absorb_parts()
+            if self.path.exists():
+                self._take_over(resume, is_done)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = self.path.open("w" if part else "a", encoding="utf-8")
 
     def append(self, rows: Sequence[Row]) -> None:
         """Write the rows (each with its `id`) and return only when they are on the disk."""
@@ -42,6 +56,16 @@ class ItemLog:
         self._file.flush()
         os.fsync(self._file.fileno())
         self.rows.update((row["id"], row) for row in stamped)
+
+    def complete(self, rows: Mapping[str, Row], ids: Sequence[str]) -> None:
+        """Take in the rows of all parts; part 0 writes them, those of `ids` in this order, and removes the other parts."""
+        self.rows = {name: rows[name] for name in ids if name in rows} | dict(rows)
+        if self.part == 0:
+            self.close()
+            write_lines_atomically(self.path, list(self.rows.values()))
+            self._file = self.path.open("a", encoding="utf-8")
+            for part in self._parts():
+                part.unlink()
 
     def close(self) -> None:
         """Close the file; the rows stay readable."""
@@ -54,6 +78,17 @@ class ItemLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.path.parent.glob(f"{escape(self.path.name)}.part*"))
+
+    def _absorb_parts(self) -> None:
+        """Bring what the processes of a killed run have left into one file."""
+        if parts := self._parts():
+            files = [path for path in (self.path, *parts) if path.exists()]
+            write_lines_atomically(self.path, [row for path in files for row in read_rows(path)])
+            for part in parts:
+                part.unlink()
 
     def _take_over(self, resume: bool, is_done: Callable[[Row], bool]) -> None:
         found = read_rows(self.path) if resume else []

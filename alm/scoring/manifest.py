@@ -6,7 +6,7 @@ import importlib.util
 import platform
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +38,32 @@ def weights_digest(model: "torch.nn.Module") -> str:
     Over the loaded model and not its files, so that a path, a Hub id and a merged adapter are told apart by what they compute.
     Takes about a second per gigabyte.
     """
+    return _tensors_digest((name, parameter.detach()) for name, parameter in sorted(model.named_parameters()))
+
+
+def stored_weights_digest(folder: Path, dtype: "torch.dtype") -> str:
+    """`weights_digest` of the model that a plain checkpoint's folder holds, in this type, for engines that load it themselves."""
+    from safetensors import safe_open
+
+    from alm.checkpoint_files import HEAD, CheckpointFiles
+
+    files = CheckpointFiles(folder)
+    tied = {HEAD} if files.config.get("tie_word_embeddings") else set()
+
+    def tensors() -> Iterator[tuple[str, "torch.Tensor"]]:
+        for name in sorted(files.weights.keys() - tied):
+            with safe_open(files.weights[name], "pt") as file:
+                yield name, file.get_tensor(name).to(dtype)
+
+    return _tensors_digest(tensors())
+
+
+def _tensors_digest(tensors: "Iterable[tuple[str, torch.Tensor]]") -> str:
     import torch
 
     total = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        tensor = parameter.detach().cpu().contiguous()
+    for name, given in tensors:
+        tensor = given.cpu().contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()[:16]

@@ -18,16 +18,19 @@ def submit(
     rows: Sequence[dict[str, Any]],
     keys: Sequence[str],
     where: str,
-) -> Result:
+) -> Result | None:
     """Answer the questions and write `rows`, one per question in order, with the prediction under each of `keys`.
 
     A question without an answer gets an empty text, which counts as wrong. The result file tells counts and manifest, and why there
     is no score. Only generation matters: likelihoods, controls and permutations are left out.
+    None of a process that is not the main one of its launch.
     """
     if args.lm_eval:
         raise DataError("the answers are withheld: tasks of lm-evaluation-harness would count every answer as wrong")
     quick = replace(args, generation=True, loglikelihood=False, letter=False, controls=["none"], permutations="none")
     found = score(benchmark, quick, command)
+    if found is None:
+        return None
     said = {row["id"]: row["prediction"] or "" for row in read_rows(args.items_path)}
     file = beside(args.output, ".submission.json")
     filled = [{**row, **dict.fromkeys(keys, said.get(row["id"], ""))} for row in rows]

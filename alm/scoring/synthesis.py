@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from alm.checkpoint import LoadedCheckpoint
 from alm.data.example import Content, Message
 from alm.generation.sampling import Sampling
 from alm.generation.tasks import Sound, generate_audio
 from alm.scoring.item_log import ItemLog, Row
 from alm.scoring.manifest import weights_digest
+from alm.scoring.processes import Processes
 from alm.scoring.sound.systems import CodecSystem
 from alm.vocabulary import digest
 from codec.audio import read_bytes
@@ -98,23 +97,24 @@ def synthesise(
     log: ItemLog,
     folder: Path,
     batch_size: int,
+    processes: Processes,
 ) -> dict[str, Row]:
     """Answer what `log` does not hold yet; rows by id, each of a file `folder/<id>.wav`.
 
     Longest texts first: what lasts about as long is answered together, and the time left is never told too short. Batches are cut
-    from all requests and not from what is left of them: a resumed run computes the same batches and so the same sounds.
+    from all requests and not from what is left of them: a resumed run computes the same batches and so the same sounds, as do several
+    processes.
     """
     digests = {one.id: one.digest for one in asked}
     kept = {one.id for one in asked if is_kept(log.rows.get(one.id), digests[one.id], folder)}
     order = sorted(asked, key=lambda one: -one.characters)
-    with tqdm(total=len(asked), desc="synthesis", unit="sound") as bar:
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            if not {one.id for one in batch} <= kept:
-                sounds = zip(batch, _answer(checkpoint, batch, settings), strict=True)
-                new = [(one.id, sound) for one, sound in sounds if one.id not in kept]
-                log.append([_keep(folder, name, sound) | {"request": digests[name]} for name, sound in new])
-            bar.update(len(batch))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    for batch in processes.share(batches, "synthesis", "sound"):
+        if not {one.id for one in batch} <= kept:
+            sounds = zip(batch, _answer(checkpoint, batch, settings), strict=True)
+            new = [(one.id, sound) for one, sound in sounds if one.id not in kept]
+            log.append([_keep(folder, name, sound) | {"request": digests[name]} for name, sound in new])
+    processes.collect(log, [one.id for one in order])
     return {one.id: log.rows[one.id] for one in asked}
 
 

@@ -31,7 +31,7 @@ class SynthesisArguments:
     resume: bool = option(False, "take over what an interrupted run of the same model, settings and code has made")
     dry_run: bool = option(False, "print the plan and stop; loads no model")
     codec: str | None = option(None, "codec instead of the one saved with the checkpoint; its fingerprint must agree")
-    device: str = option("cpu", "cpu, cuda, …")
+    device: str = option("cpu", "cpu, cuda (of several processes each on its own GPU), cuda:1, …")
     batch_size: int = option(8, "sounds made together; changes them by rounding at most")
     temperature: float = option(0.8, "0: greedy")
     top_k: int = option(0, "0: all")
@@ -72,17 +72,19 @@ def generate(
     """
     from alm.checkpoint import load_checkpoint
     from alm.generation.sampling import Sampling
-    from alm.scoring.item_log import ItemLog
     from alm.scoring.manifest import code_version, resume_key
+    from alm.scoring.processes import launched
     from alm.scoring.synthesis import SynthesisSettings, identity, synthesise
 
     sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
     settings = SynthesisSettings(prompt_id, unconditional, sampling, args.min_seconds, args.max_seconds, guidance_scale)
-    checkpoint = load_checkpoint(args.model or "", codec=args.codec, device=args.device)
+    processes = launched()
+    checkpoint = load_checkpoint(args.model or "", codec=args.codec, device=processes.device(args.device))
     decided_by = identity(checkpoint, settings)
     folder = args.beside(".audio")
-    with ItemLog(args.beside(".outputs.jsonl"), resume_key(**decided_by, code=code_version()), args.resume) as log:
-        if args.resume:
+    key = resume_key(**decided_by, code=code_version())
+    with processes.open_log(args.beside(".outputs.jsonl"), key, args.resume) as log:
+        if args.resume and processes.is_main:
             print(f"{len(log.rows)} sounds there, {log.foreign} of another run left aside", file=sys.stderr)
-        rows = synthesise(checkpoint, asked, settings, log, folder, args.batch_size)
+        rows = synthesise(checkpoint, asked, settings, log, folder, args.batch_size, processes)
     return rows, folder, {"model": args.model, **decided_by, "seed": args.seed, "batch_size": args.batch_size}

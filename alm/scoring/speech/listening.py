@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from alm.data.example import DataError
 from alm.data.seed_tts import Utterance
 from alm.scoring.item_log import ItemLog, Row
+from alm.scoring.processes import Processes
 from alm.scoring.sound.base import Measure, Metric, Waveform
 from alm.scoring.sound.sources import native_rate
 from alm.scoring.speech.recognition import SAMPLING_RATE
@@ -145,14 +144,17 @@ def listen(
     listener: Listener,
     log: ItemLog,
     allow_missing: bool,
+    processes: Processes,
 ) -> list[Row]:
     """Rows of all items in their order, of which `log` may hold some; `of` are their fingerprints.
 
     Raises `DataError` for a file that cannot be read. Where that is allowed it is counted instead, as is an utterance without a take:
     as if nothing had been heard. (The official script leaves such utterances out, so that a system gains by their loss.)
     """
-    for item in tqdm([item for item in items if item.id not in log.rows], desc="listening", unit="utterance"):
-        log.append([_row(item, takes.get(item.id), listener, allow_missing) | {"of": of.get(item.id)}])
+    for (item,) in processes.share([(item,) for item in items], "listening", "utterance"):
+        if item.id not in log.rows:
+            log.append([_row(item, takes.get(item.id), listener, allow_missing) | {"of": of.get(item.id)}])
+    processes.collect(log, [item.id for item in items])
     return [log.rows[item.id] for item in items]
 
 

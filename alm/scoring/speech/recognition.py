@@ -96,7 +96,9 @@ def _funasr_package() -> str:
 
 def _faster_whisper(folder: Path, device: str, language: str) -> Callable[[Waveform], str]:
     whisper = importlib.import_module("faster_whisper")
-    model = whisper.WhisperModel(str(folder), device=device.split(":")[0], compute_type="default", cpu_threads=1)
+    kind, _, number = device.partition(":")
+    settings = {"device": kind, "device_index": int(number or 0), "compute_type": "default", "cpu_threads": 1}
+    model = whisper.WhisperModel(str(folder), **settings)
 
     def hear(waveform: Waveform) -> str:
         options = {"language": language, "beam_size": 1, "temperature": 0.0, "condition_on_previous_text": False}

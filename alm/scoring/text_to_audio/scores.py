@@ -1,7 +1,9 @@
 """Rows of sounds to a row of figures for each caption: the system's, and those of what shows whether the figures mean anything."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ from tqdm import tqdm
 from alm.data.caption_lists import Captioned, others
 from alm.data.example import DataError
 from alm.scoring.item_log import Row
+from alm.scoring.processes import Processes
 from alm.scoring.sound.distributions import kl_divergence
 from alm.scoring.text_to_audio.hearing import Listener, unpack
 from codec.audio import AudioError
@@ -45,6 +48,32 @@ class Scored:
     noise: list[Row]
     missing: dict[str, str]
     lost: dict[str, str]
+
+
+def hear(
+    items: Sequence[Captioned],
+    takes: Mapping[str, Take],
+    recordings: Mapping[str, Path],
+    listener: Listener,
+    controls: bool,
+    processes: Processes,
+) -> None:
+    """Of several processes, let each hear its share of what `score` looks up; one alone hears it there."""
+    if processes.number == 1:
+        return
+    clips = dict.fromkeys(item.clip for item in items)
+    sounds: list[Callable[[], object]] = [
+        partial(listener.file, "recording", clip, recordings[clip]) for clip in clips if clip in recordings
+    ]
+    for item in items:
+        sounds.append(partial(listener.text, item.caption))
+        if item.id in takes:
+            sounds.append(partial(listener.file, "made", item.id, takes[item.id].path))
+            sounds += [partial(listener.noise, item.id, takes[item.id].path)] * controls
+    for (sound,) in processes.share([(sound,) for sound in sounds], "hearing", "sound"):
+        with suppress(AudioError):  # told when it is scored
+            sound()
+    processes.collect(listener.log, [])
 
 
 def score(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alm.data.example import DataError
-from alm.scoring.item_log import ItemLog
+from alm.scoring.item_log import ItemLog, read_rows
 
 ROWS = [{"id": "a", "x": 1.5}, {"id": "b", "text": "狗\u2028 \n"}, {"id": "c", "x": None}]
 
@@ -85,3 +85,30 @@ def test_a_broken_line_before_the_end_is_an_error(tmp_path: Path, content: str) 
     with pytest.raises(DataError, match="line 1"):
         ItemLog(path, "k", resume=True)
     assert path.read_text() == content
+
+
+def test_parts_of_several_processes_become_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "[x].jsonl"
+    with ItemLog(path, "k") as log, ItemLog(path, "k", part=1) as other:
+        log.append(ROWS[1:2])
+        other.append([ROWS[0], ROWS[2]])
+        together = log.rows | other.rows
+        for one in (other, log):
+            one.complete(together, ["a", "b", "c"])
+            assert list(one.rows) == ["a", "b", "c"]
+    assert [row["id"] for row in read_rows(path)] == ["a", "b", "c"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_parts_of_a_killed_run_are_taken_over_or_kept(tmp_path: Path, resume: bool) -> None:
+    path = tmp_path / "x.jsonl"
+    with ItemLog(path, "k") as log, ItemLog(path, "k", part=7) as other:
+        log.append(ROWS[:1])
+        other.append(ROWS[1:])
+        other._file.write('{"id": "torn')
+    with ItemLog(path, "k", resume) as log, ItemLog(path, "k", resume, part=1) as other:
+        assert set(log.rows) == set(other.rows) == ({"a", "b", "c"} if resume else set())
+    old = path.with_name("x.jsonl.old")
+    assert resume or len(read_rows(old)) == 3
+    assert not path.with_name("x.jsonl.part7").exists()
