@@ -7,7 +7,8 @@ slamkit's training scripts do. Both take the same conversations (clips of 10 to 
 speak) in one optimizer step, with the same random weights, optimizer and precision; a micro-batch holds about as many real tokens.
 Each way runs in a process of its own, in turn: the first step warms up, and its losses are held equal. Prints real tokens (no padding)
 per CPU second, peak memory of the process, and the ratios of the pairs with their spread (above 1: ours is
-quicker; memory below 1: ours is smaller). Targets at 0.6B: 2 and 0.5.
+quicker; memory below 1: ours is smaller). Targets at 0.6B: 2 and 0.5. The process's memory holds libraries, kernels and the heap, too;
+`--in_shapes true` counts the tensors of a step alone, as on any device that computes them so.
 """
 
 import json
@@ -38,6 +39,9 @@ class BenchmarkArguments:
         default="understanding",
         metadata={"help": "what is labelled: a short answer, or the audio", "choices": ["understanding", "speech"]},
     )
+    clip_seconds: list[float] = field(
+        default_factory=lambda: [10.0, 30.0], metadata={"help": "shortest and longest clip"}
+    )
     conversations: int = field(default=16, metadata={"help": "conversations of one optimizer step"})
     batch: int = field(default=4, metadata={"help": "conversations of the peer's micro-batch"})
     max_length: int | None = field(
@@ -48,6 +52,10 @@ class BenchmarkArguments:
     bf16: bool = field(default=True, metadata={"help": "compute in bfloat16, both ways"})
     steps: int = field(default=2, metadata={"help": "steps of a process; the first is counted where it is alone"})
     repeats: int = field(default=3, metadata={"help": "pairs of processes"})
+    in_shapes: bool = field(
+        default=False,
+        metadata={"help": "only the tensors of a step with AdamW, gone through in shapes: any size, no weights"},
+    )
     way: str | None = field(default=None, metadata={"help": "run one way here and print it as JSON (used inside)"})
 
 
@@ -62,6 +70,9 @@ def main(argv: list[str] | None = None) -> None:
         f"gradient checkpointing {'on' if args.gradient_checkpointing else 'off'}: {args.conversations} conversations of "
         f"{min(lengths)} to {max(lengths)} tokens, {sum(lengths):,} in all"
     )
+    if args.in_shapes:
+        report_in_shapes(args)
+        return
     pairs = []
     for _ in range(args.repeats):
         pairs.append({way: run_apart(args, way) for way in WAYS})
@@ -92,7 +103,9 @@ def report(pairs: list[dict[str, Any]], name: str, value: Any, target: str) -> N
 
 def run_apart(args: BenchmarkArguments, way: str) -> dict[str, Any]:
     """One way in a process of its own, so that its peak memory is its own."""
-    flags = [f"--{name}={value}" for name, value in {**asdict(args), "way": way}.items() if value is not None]
+    told = {**asdict(args), "way": way}
+    flags = [f"--{name}={value}" for name, value in told.items() if value is not None and not isinstance(value, list)]
+    flags += ["--clip_seconds", *map(str, args.clip_seconds)]
     made = subprocess.run([sys.executable, __file__, *flags], capture_output=True, text=True)
     if made.returncode:
         raise RuntimeError(f"{way} failed ({made.returncode}):\n{made.stderr[-2000:]}")
@@ -107,11 +120,53 @@ def conversations(args: BenchmarkArguments, vocabulary: int) -> list[dict[str, l
     draw = np.random.default_rng(0)
     made = []
     for _ in range(args.conversations):
-        audio, question, answer = draw.integers(500, 1501), draw.integers(10, 61), draw.integers(3, 41)
+        shortest, longest = (round(50 * seconds) for seconds in args.clip_seconds)
+        audio, question, answer = draw.integers(shortest, longest + 1), draw.integers(10, 61), draw.integers(3, 41)
         prompt, labelled = (question, audio) if args.task == "speech" else (audio + question, answer)
         ids = draw.integers(10, vocabulary, prompt + labelled).tolist()
         made.append({"input_ids": ids, "labels": [-100] * int(prompt) + ids[prompt:]})
     return made
+
+
+def report_in_shapes(args: BenchmarkArguments) -> None:
+    """Peaks of a step of one micro-batch of the peer's and of our packed row of as many tokens."""
+    import torch
+    from torch.nn import functional as F
+
+    from alm.training.attention import use_attention_by_document
+    from codec.live_tensors import StepBytes, in_shapes, step_bytes
+
+    batch = conversations(args, 1000)[: args.batch]
+    lengths = [len(one["input_ids"]) for one in batch]
+    labelled = sum(label >= 0 for one in batch for label in one["labels"])
+    found: dict[str, StepBytes] = {}
+    for way in WAYS:
+        with in_shapes():
+            model = random_model(args).train()
+            shape = (1, sum(lengths)) if way == "ours" else (len(batch), max(lengths))
+            ids, mask = torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.long)
+        if args.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        bounds = torch.tensor([0, *lengths]).cumsum(0).int()
+        documents = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds}
+        documents |= dict.fromkeys(("max_length_q", "max_length_k"), max(lengths))
+        positions = torch.cat([torch.arange(length) for length in lengths])[None]
+        kept = torch.arange(labelled)
+
+        def padded(model: Any = model, ids: Any = ids, mask: Any = mask) -> Any:
+            return model(input_ids=ids, attention_mask=mask, labels=ids).loss
+
+        def packed(
+            model: Any = model, ids: Any = ids, more: Any = documents, at: Any = positions, keep: Any = kept
+        ) -> Any:
+            logits = model(input_ids=ids, position_ids=at, use_cache=False, logits_to_keep=keep, **more).logits[0]
+            return F.cross_entropy(logits.float(), torch.zeros(len(keep), dtype=torch.long))
+
+        if way == "ours":
+            use_attention_by_document(model)
+        found[way] = step_bytes(model, packed if way == "ours" else padded, args.bf16)
+        print(f"{way:<8} {found[way]}")
+    print(f"tensors      ours / Trainer: {found['ours'].total / found['trainer'].total:.2f} (target at 0.6B <= 0.5)")
 
 
 def random_model(args: BenchmarkArguments) -> Any:
