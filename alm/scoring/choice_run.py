@@ -22,14 +22,14 @@ from alm.scoring.predictions import read_predictions
 from alm.scoring.prompts import PROMPTS
 from alm.scoring.results import Result, render_table, write_result
 from alm.scoring.summary import summarise
+from alm.scoring.systems.arguments import SystemArguments
 from alm.scoring.systems.base import ChoiceScorer, System
 
 
 @dataclass
-class ChoiceArguments:
+class ChoiceArguments(SystemArguments):
     """The command line of a benchmark of questions."""
 
-    model: str | None = option(None, "checkpoint to score: a local folder or a Hub id")
     predictions: str | None = option(
         None,
         "score stored answers instead: JSON list or JSON lines with id and prediction (or answer_prediction, model_output)",
@@ -49,11 +49,9 @@ class ChoiceArguments:
         False, "take over the rows that an interrupted run of the same model, data and code has written"
     )
     dry_run: bool = option(False, "print what would be done and exit; loads no model")
-    codec: str | None = option(
-        None, "codec to use instead of the one saved with the checkpoint; its fingerprint must agree"
+    batch_size: int = option(
+        8, "questions answered together (of a server: asked at a time); does not change the answers"
     )
-    device: str = option("cpu", "where the model runs: cpu, cuda, cuda:1, …")
-    batch_size: int = option(8, "questions answered together; does not change the answers")
     prompt: str = option("mmar-authors", f"how a question is put, by name: {', '.join(PROMPTS)}")
     max_new_tokens: int = option(128, "limit of a generated answer; answers that reach it are counted as truncated")
     max_missing: float = option(
@@ -71,9 +69,10 @@ class ChoiceArguments:
     )
 
     def __post_init__(self) -> None:
-        if (self.model is None) == (self.predictions is None):
-            raise ValueError("give either --model CHECKPOINT or --predictions FILE")
-        if self.model and not (self.generation or self.loglikelihood or self.letter):
+        super().__post_init__()
+        if sum(given is not None for given in (self.model, self.server, self.predictions)) != 1:
+            raise ValueError("give one of --model MODEL, --server ADDRESS and --predictions FILE")
+        if not self.predictions and not (self.generation or self.loglikelihood or self.letter):
             raise ValueError("--no_generation, --no_loglikelihood and --no_letter together leave nothing to score")
         if self.prompt not in PROMPTS:
             raise ValueError(f"--prompt takes one of {', '.join(PROMPTS)}, got {self.prompt!r}")
@@ -125,12 +124,12 @@ def plan(benchmark: Benchmark, args: ChoiceArguments) -> str:
     """What a run would do, for `--dry_run`."""
     there = sum(path.is_file() for path in benchmark.paths.values())
     settings, first = settings_of(benchmark, args), benchmark.questions[0]
-    scores = ", ".join(settings.scores(benchmark.rule) if args.model else benchmark.rule.generated)
+    scores = ", ".join(benchmark.rule.generated if args.predictions else settings.scores(benchmark.rule))
     beside = f"; controls {', '.join(settings.controls) or 'none'}; permutations {args.permutations}"
     work = (
-        f"model {args.model} on {args.device}, batches of {args.batch_size}: {scores}{beside}"
-        if args.model
-        else f"stored answers of {args.predictions}: {scores}"
+        f"stored answers of {args.predictions}: {scores}"
+        if args.predictions
+        else f"model {args.system_told}, batches of {args.batch_size}: {scores}{beside}"
     )
     prompt = PROMPTS[settings.prompt](first.question, bare_choices(first.choices))
     return (
@@ -159,15 +158,13 @@ def settings_of(benchmark: Benchmark, args: ChoiceArguments) -> LoopSettings:
 
 
 def score(benchmark: Benchmark, args: ChoiceArguments, command: Sequence[str]) -> Result:
-    """The `Result` of `--predictions` or of `--model`."""
+    """The `Result` of `--predictions`, `--model` or `--server`."""
     if args.predictions:
         return score_predictions(benchmark, args, environment(command))
     from alm.scoring.clips import inspect_clips
-    from alm.scoring.systems.checkpoint import CheckpointSystem
 
     clips = inspect_clips(benchmark.paths, args.max_missing)  # before a model is loaded
-    system = CheckpointSystem.load(args.model or "", args.codec, args.device)
-    return score_system(benchmark, args, environment(command), system, clips)
+    return score_system(benchmark, args, environment(command), args.load_system(), clips)
 
 
 def score_predictions(benchmark: Benchmark, args: ChoiceArguments, told: Mapping[str, Any]) -> Result:
@@ -254,7 +251,7 @@ def score_system(
         answers,
         rule,
         settings.scores(rule),
-        {**told, "limit": args.limit, "model": args.model, **decided_by}
+        {**told, "limit": args.limit, "model": args.model or args.server_model, **decided_by}
         | {"resume_key": key, "batch_size": args.batch_size},
         unavailable=unavailable,
         items=args.items_path.name,

@@ -24,10 +24,10 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from alm.captioning.backend import BackendError, ClipError, Turn
-from alm.captioning.local import LocalModel
 from alm.captioning.prompts import instruction
 from alm.captioning.structure import parse
+from alm.chat.backend import BackendError, ClipError, Turn
+from alm.chat.local import LocalModel
 from codec.data import read_clips
 
 REPLY = json.dumps(

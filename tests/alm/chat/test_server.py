@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alm.captioning.backend import BackendError, ClipError, Turn
-from alm.captioning.server import Server
-from alm.captioning.transport import Http
+from alm.chat.backend import BackendError, ClipError, Turn
+from alm.chat.server import Server
+from alm.chat.transport import Http
 
 WAVE = np.linspace(-2.0, 2.0, 1_600).astype(np.float32)
 ASKED = [Turn("user", "What is it?")]
