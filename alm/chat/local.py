@@ -37,6 +37,7 @@ class LocalModel:
     ) -> None:
         try:
             self.processor = AutoProcessor.from_pretrained(name, revision=revision)
+            self.extractor = _audio_part(self.processor, name)
             config = AutoConfig.from_pretrained(name, revision=revision)
             self.model, loading = _model_class(config).from_pretrained(
                 name,
@@ -45,6 +46,8 @@ class LocalModel:
                 device_map="auto" if device == "auto" else None,
                 output_loading_info=True,
             )
+        except BackendError:
+            raise
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise BackendError(
                 f"{name} cannot be loaded as an audio-language model of Transformers: {error}"
@@ -56,7 +59,6 @@ class LocalModel:
         if device != "auto":
             self.model.to(device)
         self.model.eval()
-        self.extractor = _audio_part(self.processor, name)
         self.name, self.revision, self.max_new_tokens = name, revision, max_new_tokens
         self.commit: str | None = getattr(config, "_commit_hash", None)
         self.sampling_rate: int = self.extractor.sampling_rate
@@ -103,7 +105,7 @@ class LocalModel:
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            processor_kwargs={"padding": True},
+            processor_kwargs={"text_kwargs": {"padding": True}},  # the features' padding is the processor's own
         )
         return inputs.to(self.model.device, dtype=self.model.dtype)
 
@@ -164,8 +166,8 @@ def _audio_part(processor: Any, name: str) -> Any:
     parts = (getattr(processor, part, None) for part in ("feature_extractor", "audio_processor"))
     found = next((part for part in parts if hasattr(part, "sampling_rate")), None)
     if found is None or not getattr(processor, "chat_template", None):
-        lack = "a rate for audio" if found is None else "a chat template, so that it cannot be asked"
-        raise BackendError(f"{name} takes no audio: its processor {type(processor).__name__} has not {lack}")
+        lack = "no audio" if found is None else "no conversation: a chat template is missing"
+        raise BackendError(f"{name}: its processor {type(processor).__name__} takes {lack}")
     return found
 
 

@@ -210,13 +210,15 @@ def score_system(
 ) -> Result:
     """Put the questions to a system; `clips` is what `alm.scoring.clips.inspect_clips` found.
 
-    Raises `DataError` when more than `--max_missing` of the clips cannot be read.
+    Raises `DataError` when more than `--max_missing` of the clips cannot be read, or the system gives none of the wanted scores.
     """
     from alm.scoring.choice_loop import ChoiceLoop
 
     settings, rule = settings_of(benchmark, args), benchmark.rule
     unavailable = settings.unavailable(rule)
     if not isinstance(system, ChoiceScorer):
+        if not settings.generation:
+            raise DataError(f"{system.label} only answers, and --no_generation leaves nothing to score")
         settings = replace(settings, loglikelihood=False, letter=False)
         unavailable |= dict.fromkeys(
             ("loglikelihood", "letter"), f"{system.label} gives no likelihoods of given answers"

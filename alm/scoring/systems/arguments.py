@@ -3,7 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from alm.arguments import option
 from alm.scoring.systems.base import System
@@ -31,7 +31,9 @@ class SystemArguments:
         None, "codec to use instead of the one saved with the checkpoint; its fingerprint must agree"
     )
     device: str = option("cpu", "where the model runs: cpu, cuda, cuda:1, …; auto spreads others' models over all GPUs")
-    dtype: str = option("auto", "of the model's weights: auto (as saved), float32, bfloat16, …")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", "of the model's weights in memory; auto: as saved"
+    )
 
     def __post_init__(self) -> None:
         if (self.server is None) != (self.server_model is None):
@@ -56,15 +58,13 @@ class SystemArguments:
             from alm.scoring.systems.server import ServerSystem
 
             return ServerSystem(self._server(self.server))
-        import torch
-
-        dtype = None if self.dtype == "auto" else getattr(torch, self.dtype, None)
-        if self.dtype != "auto" and not isinstance(dtype, torch.dtype):
-            raise ValueError(f"--dtype takes auto or a type of torch (float32, bfloat16, …), got {self.dtype!r}")
         reference = self.model or ""
         if is_ours(reference):
+            import torch
+
             from alm.scoring.systems.checkpoint import CheckpointSystem
 
+            dtype = None if self.dtype == "auto" else getattr(torch, self.dtype)
             return CheckpointSystem.load(reference, self.codec, self.device, dtype)
         from alm.chat.backend import BackendError
         from alm.chat.local import LocalModel
@@ -74,7 +74,12 @@ class SystemArguments:
             raise BackendError(
                 f"{reference} has no vocabulary contract, so no codec: --codec is for this project's checkpoints"
             )
-        return LocalSystem(LocalModel(reference, device=self.device, dtype=self.dtype))
+        try:
+            return LocalSystem(LocalModel(reference, device=self.device, dtype=self.dtype))
+        except BackendError as error:
+            raise BackendError(
+                f"{error} (nor is it a checkpoint of this project: its config.json carries no vocabulary contract)"
+            ) from error
 
     def _server(self, address: str) -> "Server":
         from alm.chat.server import Server

@@ -8,21 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
-from tokenizers.trainers import BpeTrainer
-from transformers import (
-    AudioFlamingo3Config,
-    AudioFlamingo3ForConditionalGeneration,
-    AudioFlamingo3Processor,
-    PreTrainedTokenizerFast,
-    Qwen2AudioConfig,
-    Qwen2AudioForConditionalGeneration,
-    Qwen2AudioProcessor,
-    WhisperFeatureExtractor,
-)
 
 from alm.captioning.prompts import instruction
 from alm.captioning.structure import parse
@@ -30,6 +15,9 @@ from alm.chat.backend import BackendError, ClipError, Turn
 from alm.chat.local import LocalModel
 from codec.data import read_clips
 
+ROOT = Path(__file__).parents[3]
+PARTS = runpy.run_path(str(ROOT / "tests" / "helpers" / "audio_models.py"))
+MAKERS, SECONDS = PARTS["MAKERS"], PARTS["SECONDS"]
 REPLY = json.dumps(
     {
         "speaker": "Nobody talks in it.",
@@ -38,74 +26,7 @@ REPLY = json.dumps(
         "events": "A steady noise is heard.",
     }
 )
-SECONDS = 2  # of a window of the tiny models; the real ones have 30
-TEXT = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-TEXT |= {"num_key_value_heads": 2, "max_position_embeddings": 2048, "model_type": "qwen2"}
-AUDIO = {"num_mel_bins": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% for item in message['content'] %}{% if item['type'] == 'audio' %}<sound>{% else %}{{ item['text'] }}{% endif %}"
-    "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-def tokenizer(*special: str) -> PreTrainedTokenizerFast:
-    tokens = Tokenizer(BPE())
-    tokens.pre_tokenizer, tokens.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
-    named = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *special]
-    texts = [REPLY, *(instruction(kind, 1.0) for kind in ("auto", "speech", "music", "sound"))]
-    trainer = BpeTrainer(
-        vocab_size=700, special_tokens=named, initial_alphabet=ByteLevel.alphabet(), show_progress=False
-    )
-    tokens.train_from_iterator(texts * 5, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokens,
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        extra_special_tokens=list(special),
-    )
-
-
-def extractor() -> WhisperFeatureExtractor:
-    return WhisperFeatureExtractor(feature_size=16, chunk_length=SECONDS, return_attention_mask=True)
-
-
-def make_qwen2_audio(folder: Path) -> tuple[Any, Any]:
-    tokens = tokenizer("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
-    processor = Qwen2AudioProcessor(extractor(), tokens)
-    audio = {**AUDIO, "d_model": 32, "max_source_positions": 50 * SECONDS, "model_type": "qwen2_audio_encoder"}
-    config = Qwen2AudioConfig(
-        audio_config=audio,
-        text_config={**TEXT, "vocab_size": len(tokens)},
-        audio_token_index=tokens.convert_tokens_to_ids("<|AUDIO|>"),
-    )
-    return save(Qwen2AudioForConditionalGeneration, config, processor, folder)
-
-
-def make_audio_flamingo(folder: Path) -> tuple[Any, Any]:
-    tokens = tokenizer("<sound>")
-    processor = AudioFlamingo3Processor(extractor(), tokens, chat_template=CHATML, max_audio_len=2 * SECONDS)
-    audio = {"num_mel_bins": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    audio |= {"hidden_size": 32, "max_source_positions": 50 * SECONDS, "model_type": "audioflamingo3_encoder"}
-    config = AudioFlamingo3Config(
-        audio_config=audio,
-        text_config={**TEXT, "vocab_size": len(tokens)},
-        audio_token_id=tokens.convert_tokens_to_ids("<sound>"),
-    )
-    return save(AudioFlamingo3ForConditionalGeneration, config, processor, folder)
-
-
-def save(cls: Any, config: Any, processor: Any, folder: Path) -> tuple[Any, Any]:
-    torch.manual_seed(0)
-    model = cls(config).eval()
-    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
-    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return model, processor
-
-
-MAKERS = {"qwen2_audio": make_qwen2_audio, "audio_flamingo_3": make_audio_flamingo}
+TEXTS = [REPLY, *(instruction(kind, 1.0) for kind in ("auto", "speech", "music", "sound"))]
 
 
 def noise(seconds: float) -> np.ndarray:
@@ -142,7 +63,7 @@ def test_a_clip_that_would_be_cut_without_a_word_is_refused(name: str, limit: in
 def test_a_model_without_ears_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="cannot be loaded as an audio-language model"):
         LocalModel(str(tmp_path))
-    _, processor = make_qwen2_audio(tmp_path / "model")
+    _, processor = MAKERS["qwen2_audio"](tmp_path / "model", TEXTS)
     processor.tokenizer.save_pretrained(tmp_path / "text")
     (tmp_path / "text" / "config.json").write_text('{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}')
     with pytest.raises(BackendError, match=r"cannot be loaded|takes no audio"):
@@ -150,9 +71,9 @@ def test_a_model_without_ears_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_that_learned_to_answer_captions_a_corpus(clips: Path, tmp_path: Path, capsys: Any) -> None:
-    model, processor = make_qwen2_audio(tmp_path / "model")
+    model, processor = MAKERS["qwen2_audio"](tmp_path / "model", TEXTS)
     teach(model, processor, tmp_path / "model")
-    main = runpy.run_path(str(Path(__file__).parents[3] / "recipes" / "caption_audio.py"))["main"]
+    main = runpy.run_path(str(ROOT / "recipes" / "caption_audio.py"))["main"]
     argv = ["--audio", str(clips), "--kind", "sound", "--limit", "2", "--retries", "0"]
     main([*argv, "--model", str(tmp_path / "model"), "--output", str(tmp_path / "captions.csv")])
     assert "2 captions in" in capsys.readouterr().out
