@@ -93,9 +93,9 @@ class Http:
             if self.stopped.is_set():
                 raise BackendError("stopped")
             try:
-                answer = read(self._send(path, data))
+                content = self._send(path, data)
                 self.answered = True
-                return answer
+                return read(content)
             except _RetryError as failure:
                 if attempt == self.attempts:
                     kind = BackendError if failure.fatal else ClipError

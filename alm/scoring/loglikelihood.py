@@ -22,7 +22,7 @@ def score_choices(
     The end of turn belongs to the score: without it "guitar" would never lose to "guitar and drums". The prompt (most of it
     audio) runs through the model once, and vocabulary logits are made of its last position only (where the class allows it); the
     choices then run as one batch behind copies of its cache, padded on the right, where causal attention keeps every real token
-    from seeing the pads; their positions follow the prompt's, as the model counts them. The softmax is in float32. Equal to one
+    from seeing the pads. The softmax is in float32. Equal to one
     full forward per choice within rounding. Raises `ValueError` for an empty prompt or choice.
     """
     given: dict[str, Any] = dict(prompt) if isinstance(prompt, Mapping) else {"input_ids": torch.tensor([list(prompt)])}
@@ -58,6 +58,9 @@ def _rest_log_probabilities(
     past = torch.ones(len(choices), prefix, dtype=torch.bool, device=model.device)
     cache.batch_repeat_interleave(len(choices))
     mask = torch.cat([past, real[:, :-1]], dim=1).long()
-    logits = model(input_ids=inputs, attention_mask=mask, **shared, use_cache=True).logits  # (choices, longest - 1, V)
+    # given, as Qwen-Omni would count them from the whole mask
+    positions = torch.arange(prefix, prefix + longest - 1, device=model.device).expand(len(choices), -1)
+    output = model(input_ids=inputs, attention_mask=mask, position_ids=positions, **shared, use_cache=True)
+    logits = output.logits  # (choices, longest - 1, V)
     scores = logits.float().log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     return scores.masked_fill(~counted, 0.0).sum(-1)

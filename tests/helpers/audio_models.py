@@ -108,13 +108,20 @@ def make_qwen_omni(folder: Path, generation: str, scale: float = 1.0) -> tuple[A
         text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 16}
     ids = {kind: tokens.convert_tokens_to_ids(OMNI_TOKENS[f"{kind}_token"]) for kind in ("audio", "image", "video")}
     ids = {f"{kind}_token_{'index' if generation == '2_5' else 'id'}": value for kind, value in ids.items()}
-    marks = {"vision_start": "vision_bos", "vision_end": "vision_eos", "audio_start": "audio_bos", "audio_end": "audio_eos"}
+    marks = {
+        "vision_start": "vision_bos",
+        "vision_end": "vision_eos",
+        "audio_start": "audio_bos",
+        "audio_end": "audio_eos",
+    }
     ids |= {f"{k}_token_id": tokens.convert_tokens_to_ids(OMNI_TOKENS[f"{v}_token"]) for k, v in marks.items()}
     thinker = {"audio_config": audio, "vision_config": seen, "text_config": text, **ids}
     config = getattr(transformers, f"{name}Config")(thinker_config=thinker, enable_audio_output=False)
     made = save(getattr(transformers, f"{name}ForConditionalGeneration"), config, processor, folder, scale)
     weights = load_file(folder / "model.safetensors")
-    save_file({**weights, "talker.codec_head.weight": torch.zeros(2, 2)}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {**weights, "talker.codec_head.weight": torch.zeros(2, 2)}, folder / "model.safetensors", {"format": "pt"}
+    )
     return made
 
 

@@ -117,7 +117,14 @@ def test_sampling_and_penalties_of_the_checkpoint_do_not_matter(
     shutil.copytree(tiny_listeners["qwen2_audio"], folder)
     settings = before.model.model.generation_config.to_dict()
     config = type(before.model.model.generation_config)(
-        **{**settings, "do_sample": True, "temperature": 5.0, "top_k": 3, "repetition_penalty": 9.0, "max_new_tokens": 1}
+        **{
+            **settings,
+            "do_sample": True,
+            "temperature": 5.0,
+            "top_k": 3,
+            "repetition_penalty": 9.0,
+            "max_new_tokens": 1,
+        }
     )
     config.save_pretrained(folder)
     after = LocalSystem(LocalModel(str(folder)))
