@@ -19,7 +19,7 @@ SHORTEST = 0.1
 class LocalSystem:
     """A `LocalModel` behind `alm.scoring.systems.base.System`, `ChoiceScorer` and `PartialListener`.
 
-    Of a clip longer than the model's window it hears the beginning, as the authors' own scripts do; the run counts these clips.
+    Of a clip longer than the model's window it hears the beginning, as much as its own processor keeps; the run counts these clips.
     """
 
     def __init__(self, model: LocalModel, label: str | None = None) -> None:

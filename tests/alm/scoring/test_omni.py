@@ -67,3 +67,13 @@ def test_scores_equal_whole_forwards(folder: Path, requests: list[Request]) -> N
             end = start + ids[start:].tolist().index(processor.tokenizer.eos_token_id) + 1
             expected = sum(float(logits[place - 1, ids[place]]) for place in range(start, end))
             assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_how_much_of_a_long_clip_is_heard_is_the_processors_own_affair(folder: Path, tmp_path: Path) -> None:
+    system = LocalSystem(LocalModel(str(folder)))
+    window = PARTS["OMNI_SECONDS"]
+    write_audio(tmp_path / "long.wav", np.random.default_rng(0).normal(0, 0.2, 16_000 * (window + 5)), 16_000)
+    (reply,) = system.answer([Request("Which?", tmp_path / "long.wav")], 2)
+    assert isinstance(reply, GeneratedText)
+    cut = "Qwen2_5" in system.identity["class"]  # Qwen3-Omni's processor switches its extractor's window off
+    assert system.heard_seconds(tmp_path / "long.wav") == (pytest.approx(window) if cut else None)
