@@ -93,6 +93,8 @@ def test_a_reference_is_ours_or_somebody_elses_or_none(
     listener = str(tiny_listeners["qwen2_audio"])
     assert is_ours(str(checkpoint)) and not is_ours(listener)
     assert isinstance(SystemArguments(model=str(checkpoint), dtype="bfloat16").load_system(), CheckpointSystem)
+    with pytest.raises(DataError, match="--device auto spreads"):
+        SystemArguments(model=str(checkpoint), device="auto").load_system()
     with pytest.raises(ContractError, match="no such folder"):
         SystemArguments(model=str(tmp_path / "nowhere")).load_system()
     with pytest.raises(ContractError, match=r"config\.json is missing"):

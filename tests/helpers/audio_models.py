@@ -25,7 +25,7 @@ from transformers import (
 
 TEXTS = ["Which sound is heard? Answer with the option's letter: a dog, a cat, a bell, rain, the sea, one, two"]
 SECONDS = 2  # of a window of the tiny models; the real ones have 30
-OMNI_SECONDS = 20  # the real ones have 300
+OMNI_SECONDS = 20
 TEXT = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 TEXT |= {"num_key_value_heads": 2, "max_position_embeddings": 2048}
 AUDIO = {"num_mel_bins": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}

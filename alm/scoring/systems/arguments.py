@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from alm.arguments import option
+from alm.data.example import DataError
 from alm.scoring.systems.base import System
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ class SystemArguments:
 
             from alm.scoring.systems.checkpoint import CheckpointSystem
 
+            if self.device == "auto":
+                raise DataError(
+                    f"--device auto spreads other people's models; {reference} is this project's: cpu, cuda, …"
+                )
             dtype = None if self.dtype == "auto" else getattr(torch, self.dtype)
             return CheckpointSystem.load(reference, self.codec, self.device, dtype)
         from alm.chat.backend import BackendError
