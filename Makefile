@@ -15,7 +15,7 @@ LAUNCH2 := $(BIN)/accelerate launch --multi_gpu --num_processes 2 --num_cpu_thre
 export TOKENIZERS_PARALLELISM = false
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup demo test test-vocoder test-page test-serving test-vllm test-deepspeed test-zh test-lm-eval check format clean-demo
+.PHONY: help setup demo test test-vocoder test-page test-serving test-vllm test-deepspeed test-zh test-lm-eval test-omni check format clean-demo
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make test-deepspeed  set up an environment with DeepSpeed (compiles at its first start, a minute or two), then run its tests"
 	@echo "make test-zh       set up an environment with FunASR, then run the tests of its recogniser of Chinese"
 	@echo "make test-lm-eval  set up an environment with lm-evaluation-harness, then hold its numbers to ours"
+	@echo "make test-omni     set up an environment with torchvision, then run the tests of Qwen-Omni"
 	@echo "make check   format, lint, types and all tests, as CI does"
 	@echo "make format  rewrite the files in the project's format"
 	@echo "make clean-demo  remove $(DEMO)"
@@ -96,6 +97,12 @@ test-lm-eval:
 	$(PYTHON) -m venv .venv-lm-eval
 	.venv-lm-eval/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[harness]' pytest hypothesis
 	OMP_NUM_THREADS=1 .venv-lm-eval/bin/python -m pytest -q tests/alm/scoring/test_harness.py tests/eval/test_lm_eval.py
+
+# the processors of Qwen-Omni need torchvision, whose wheel a CPU build of torch does not suit (hence the plug-in)
+test-omni:
+	$(PYTHON) -m venv .venv-omni
+	.venv-omni/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e . torchvision pytest hypothesis
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/helpers .venv-omni/bin/python -m pytest -q -p torchvision_operators tests/alm/scoring/test_omni.py
 
 format: .venv/.installed
 	$(BIN)/ruff format .

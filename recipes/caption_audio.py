@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from alm.arguments import option, parse_arguments, run_main
 
 if TYPE_CHECKING:
-    from alm.captioning.backend import Backend
     from alm.captioning.inputs import SourceClip
     from alm.captioning.output import Output
+    from alm.chat.backend import Backend
 
 
 @dataclass
@@ -141,11 +141,11 @@ def print_plan(args: CaptionArguments, clips: "list[SourceClip]", output: "Outpu
 
 def load_backend(args: CaptionArguments) -> "Backend":
     if args.server is None:
-        from alm.captioning.local import LocalModel
+        from alm.chat.local import LocalModel
 
         return LocalModel(args.model, args.revision, args.device, args.dtype, args.max_new_tokens)
-    from alm.captioning.server import Server
-    from alm.captioning.transport import Http
+    from alm.chat.server import Server
+    from alm.chat.transport import Http
 
     key = os.environ[args.api_key_env] if args.api_key_env else None
     http = Http(args.server, key, args.timeout, args.attempts)

@@ -7,8 +7,10 @@ os.environ.update(
 )
 
 import hashlib
-from collections.abc import Callable, Sequence
+import runpy
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,3 +162,21 @@ def fused_clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random classifier of sounds."""
     return write_classifier(tmp_path_factory.mktemp("classifier"))
+
+
+@pytest.fixture
+def chat_server() -> Iterator[Any]:
+    """A running server of `helpers/chat_server.py`."""
+    server = runpy.run_path(str(Path(__file__).parent / "helpers" / "chat_server.py"))["ChatServer"]().start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_listeners(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of random models of other people that hear (`helpers/audio_models.py`), by family."""
+    makers = runpy.run_path(str(Path(__file__).parent / "helpers" / "audio_models.py"))["MAKERS"]
+    folders = {name: tmp_path_factory.mktemp(name) for name in makers}
+    for name, folder in folders.items():
+        makers[name](folder, scale=4.0)
+    return folders

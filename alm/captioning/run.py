@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from alm.captioning.backend import Backend, ClipError, Turn
 from alm.captioning.inputs import SourceClip
 from alm.captioning.prompts import instruction, repair
 from alm.captioning.structure import StructureError, parse
+from alm.chat.backend import Backend, ClipError, Turn
 from alm.data.example import DataError
 from alm.scoring.item_log import ItemLog, Row
 from codec.audio import AudioError, read_audio

@@ -43,7 +43,7 @@ class Answer:
     `truncated` whether that text reached the limit instead of ending its turn.
     `loglikelihood` has one sum of log-probabilities per choice (None for an empty choice) over `tokens` tokens each; `letters` one
     per choice of its letter, asked with lettered choices.
-    `prompt_tokens` is the prompt's length with its audio.
+    `prompt_tokens` is the prompt's length with its audio, `heard_seconds` how much of the clip was heard where that was not all.
     """
 
     prediction: str | None = None
@@ -53,6 +53,7 @@ class Answer:
     tokens: list[int] | None = None
     letters: list[float | None] | None = None
     prompt_tokens: int | None = None
+    heard_seconds: float | None = None
 
     def to_row(self) -> dict[str, Any]:
         """As stored in the per-item file."""

@@ -14,7 +14,7 @@ from alm.scoring.item_log import ItemLog, Row
 from alm.scoring.multiple_choice import candidates, rotations
 from alm.scoring.processes import Processes
 from alm.scoring.prompts import LETTER_PROMPT, PROMPTS
-from alm.scoring.systems.base import ChoiceScorer, Refused, Request, System
+from alm.scoring.systems.base import ChoiceScorer, PartialListener, Refused, Request, System
 
 Part = dict[str, Any] | Refused
 """Fields of an `Answer`, or why there are none."""
@@ -122,6 +122,9 @@ class ChoiceLoop:
             self._letters: settings.letter,
         }
         parts = [stage(asked) for stage, wanted in stages.items() if wanted and asked]
+        if isinstance(self.system, PartialListener):
+            heard = self.system.heard_seconds
+            parts.append([{"heard_seconds": one.audio and heard(one.audio)} for one in asked])
         return [_joined([part[place] for part in parts]) for place in range(len(asked))]
 
     def _generated(self, asked: Sequence[Asked]) -> list[Part]:

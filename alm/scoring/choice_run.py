@@ -4,7 +4,6 @@ Importing it loads no torch: `--help`, `--dry_run` and stored answers are quick.
 """
 
 import hashlib
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,14 +23,14 @@ from alm.scoring.processes import launched
 from alm.scoring.prompts import PROMPTS
 from alm.scoring.results import Result, render_table, write_result
 from alm.scoring.summary import summarise
+from alm.scoring.systems.arguments import SystemArguments
 from alm.scoring.systems.base import ChoiceScorer, System
 
 
 @dataclass
-class ChoiceArguments:
+class ChoiceArguments(SystemArguments):
     """The command line of a benchmark of questions."""
 
-    model: str | None = option(None, "checkpoint to score: a local folder or a Hub id")
     predictions: str | None = option(
         None,
         "score stored answers instead: JSON list or JSON lines with id and prediction (or answer_prediction, model_output)",
@@ -51,15 +50,9 @@ class ChoiceArguments:
         False, "take over the rows that an interrupted run of the same model, data and code has written"
     )
     dry_run: bool = option(False, "print what would be done and exit; loads no model")
-    codec: str | None = option(
-        None, "codec to use instead of the one saved with the checkpoint; its fingerprint must agree"
+    batch_size: int = option(
+        8, "questions answered together (of a server: asked at a time); does not change the answers"
     )
-    device: str = option("cpu", "where the model runs: cpu, cuda (of several processes each on its own GPU), cuda:1, …")
-    backend: Literal["transformers", "vllm"] = option(
-        "transformers", "what computes the model; vllm (plain checkpoints) wants a --batch_size of hundreds"
-    )
-    vllm_options: str = option("{}", 'arguments of vllm.LLM as JSON, such as {"gpu_memory_utilization": 0.8}')
-    batch_size: int = option(8, "questions answered together; does not change the answers")
     prompt: str = option("mmar-authors", f"how a question is put, by name: {', '.join(PROMPTS)}")
     max_new_tokens: int = option(128, "limit of a generated answer; answers that reach it are counted as truncated")
     max_missing: float = option(
@@ -80,35 +73,25 @@ class ChoiceArguments:
     )
 
     def __post_init__(self) -> None:
-        if (self.model is None) == (self.predictions is None):
-            raise ValueError("give either --model CHECKPOINT or --predictions FILE")
-        if self.lm_eval and (self.predictions or self.permutations != "none"):
+        super().__post_init__()
+        if sum(given is not None for given in (self.model, self.server, self.predictions)) != 1:
+            raise ValueError("give one of --model MODEL, --server ADDRESS and --predictions FILE")
+        if self.lm_eval and (self.model is None or self.permutations != "none"):
             raise ValueError(
                 "--lm_eval goes with --model (whose tokens the tasks are written in) and without --permutations"
             )
-        if self.model and not (self.generation or self.loglikelihood or self.letter):
+        if not self.predictions and not (self.generation or self.loglikelihood or self.letter):
             raise ValueError("--no_generation, --no_loglikelihood and --no_letter together leave nothing to score")
         if self.prompt not in PROMPTS:
             raise ValueError(f"--prompt takes one of {', '.join(PROMPTS)}, got {self.prompt!r}")
         self.controls = [] if self.controls == ["none"] else self.controls
         if unknown := [name for name in self.controls if name not in CONTROLS]:
             raise ValueError(f"--controls takes {', '.join(CONTROLS)}, or none alone; got {', '.join(unknown)}")
-        self.vllm_settings()
         for name in ("limit", "batch_size", "max_new_tokens"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1, got {value}")
         if not 0 <= self.max_missing <= 1:
             raise ValueError(f"--max_missing is a share from 0 to 1, got {self.max_missing}")
-
-    def vllm_settings(self) -> dict[str, Any]:
-        """`--vllm_options`. Raises `ValueError` where it is no JSON object."""
-        try:
-            settings = json.loads(self.vllm_options)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"--vllm_options {self.vllm_options}: not JSON ({error})") from error
-        if not isinstance(settings, dict) or (settings and self.backend != "vllm"):
-            raise ValueError(f"--vllm_options takes a JSON object, with --backend vllm; got {self.vllm_options}")
-        return settings
 
     @property
     def items_path(self) -> Path:
@@ -161,12 +144,12 @@ def plan(benchmark: Benchmark, args: ChoiceArguments) -> str:
     """What a run would do, for `--dry_run`."""
     there = sum(path.is_file() for path in benchmark.paths.values())
     settings, first = settings_of(benchmark, args), benchmark.questions[0]
-    scores = ", ".join(settings.scores(benchmark.rule) if args.model else benchmark.rule.generated)
+    scores = ", ".join(benchmark.rule.generated if args.predictions else settings.scores(benchmark.rule))
     beside = f"; controls {', '.join(settings.controls) or 'none'}; permutations {args.permutations}"
     work = (
-        f"model {args.model} on {args.device}, batches of {args.batch_size}: {scores}{beside}"
-        if args.model
-        else f"stored answers of {args.predictions}: {scores}"
+        f"stored answers of {args.predictions}: {scores}"
+        if args.predictions
+        else f"model {args.system_told}, batches of {args.batch_size}: {scores}{beside}"
     )
     goal = f"tasks to {args.lm_eval}" if args.lm_eval else f"result to {args.output}"
     prompt = PROMPTS[settings.prompt](first.question, bare_choices(first.choices))
@@ -196,30 +179,13 @@ def settings_of(benchmark: Benchmark, args: ChoiceArguments) -> LoopSettings:
 
 
 def score(benchmark: Benchmark, args: ChoiceArguments, command: Sequence[str]) -> Result | None:
-    """The `Result` of `--predictions` or of `--model`; None of a process that is not the main one of its launch."""
+    """The `Result` of `--predictions`, `--model` or `--server`; None of a process that is not the main one of its launch."""
     if args.predictions:
         return score_predictions(benchmark, args, environment(command)) if launched().is_main else None
     from alm.scoring.clips import inspect_clips
 
     clips = inspect_clips(benchmark.paths, args.max_missing)  # before a model is loaded
-    system = load_checkpoint_system(args)
-    return score_system(benchmark, args, environment(command), system, clips)
-
-
-def load_checkpoint_system(args: ChoiceArguments) -> System:
-    """`--model` in `--backend`. Raises `DataError` for several processes of vLLM, which has its own."""
-    device = launched().device(args.device)
-    if args.backend == "vllm":
-        if launched().number > 1:
-            raise DataError(
-                "--backend vllm starts its own processes: launch one, with --vllm_options '{\"tensor_parallel_size\": 2}' on two GPUs"
-            )
-        from alm.scoring.systems.vllm import VllmSystem
-
-        return VllmSystem.load(args.model or "", args.codec, device, args.vllm_settings())
-    from alm.scoring.systems.checkpoint import CheckpointSystem
-
-    return CheckpointSystem.load(args.model or "", args.codec, device)
+    return score_system(benchmark, args, environment(command), args.load_system(), clips)
 
 
 def score_predictions(benchmark: Benchmark, args: ChoiceArguments, told: Mapping[str, Any]) -> Result:
@@ -265,13 +231,15 @@ def score_system(
 ) -> Result | None:
     """Put the questions to a system, its share on each process; `clips` is what `alm.scoring.clips.inspect_clips` found.
 
-    Raises `DataError` when more than `--max_missing` of the clips cannot be read.
+    Raises `DataError` when more than `--max_missing` of the clips cannot be read, or the system gives none of the wanted scores.
     """
     from alm.scoring.choice_loop import ChoiceLoop
 
     settings, rule = settings_of(benchmark, args), benchmark.rule
     unavailable = settings.unavailable(rule)
     if not isinstance(system, ChoiceScorer):
+        if not settings.generation:
+            raise DataError(f"{system.label} only answers, and --no_generation leaves nothing to score")
         settings = replace(settings, loglikelihood=False, letter=False)
         unavailable |= dict.fromkeys(
             ("loglikelihood", "letter"), f"{system.label} gives no likelihoods of given answers"
@@ -309,7 +277,7 @@ def score_system(
         answers,
         rule,
         settings.scores(rule),
-        {**told, "limit": args.limit, "model": args.model, **decided_by}
+        {**told, "limit": args.limit, "model": args.model or args.server_model, **decided_by}
         | {"resume_key": key, "batch_size": args.batch_size},
         unavailable=unavailable,
         items=args.items_path.name,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("entangle-alm", "torch", "transformers", "tokenizers", "numpy", "soundfile", "soxr")
 CODE = (
-    *("alm", "alm/data", "alm/generation", "alm/scoring", "alm/scoring/sound", "alm/scoring/speech"),
+    *("alm", "alm/chat", "alm/data", "alm/generation", "alm/scoring", "alm/scoring/sound", "alm/scoring/speech"),
     *("alm/scoring/systems", "alm/scoring/text_to_audio"),
     *("codec", "codec/baselines"),
 )

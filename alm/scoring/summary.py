@@ -125,9 +125,11 @@ def _difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> Estimate:
 
 def _counts(questions: Sequence[Question], given: Answers, rule: Rule) -> dict[str, int]:
     answers = [given.answers.get(item.id) for item in questions]
+    partly = sum(answer is not None and answer.heard_seconds is not None for answer in answers)
     return {
         "items": len(questions),
         "missing": sum(answer is None for answer in answers),
         "truncated": sum(answer is not None and answer.truncated for answer in answers),
+        **({"partly_heard": partly} if partly else {}),
         **rule.counts(questions, answers),
     }

@@ -30,6 +30,7 @@ hits = torch.zeros(64)
 count_hits(hits, torch.full((1, 10 + rank), rank), None, decay=0.0)
 moved = restart_dead_codes(codebook, hits, torch.nn.functional.normalize(torch.randn(20 - 3 * rank, 8), dim=-1))
 torch.save({"loss": loss.detach(), "grads": grads, "codebook": codebook.detach(), "hits": hits, "moved": moved}, f"{sys.argv[1]}/{rank}.pt")
+dist.destroy_process_group()  # else a process that ends while the other's threads still talk to it may abort
 """
 
 

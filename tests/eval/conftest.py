@@ -1,5 +1,6 @@
 """A tiny random model with a real (random) codec, saved once for all scripts' tests."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -16,6 +18,9 @@ from alm.growing import grow_vocabulary
 from alm.processing import AudioLanguageProcessor
 from alm.tokenizer import train_tokenizer
 from codec import EntangleCodec, EntangleCodecConfig, EntangleCodecModel
+from codec.audio import write_audio
+
+CHOICES = [["a dog", "a cat", "a bell"], ["one", "two"], ["rain", "the sea", "a roof", "wind"]]
 
 
 @pytest.fixture(scope="session")
@@ -91,3 +96,29 @@ def kill_when() -> Callable[..., None]:
             file.write(b'{"id": "torn')
 
     return kill
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> Path:
+    """Ten questions in MMAR's form, with clips of differing lengths."""
+    generator, rows = np.random.default_rng(0), []
+    for number in range(10):
+        seconds = 0.2 + 0.1 * (number % 4)
+        write_audio(tmp_path / "audio" / f"q{number}.wav", generator.normal(0, 0.1, int(24_000 * seconds)), 24_000)
+        choices = CHOICES[number % 3]
+        rows.append(
+            {
+                "id": f"q{number}",
+                "audio_path": f"./audio/q{number}.wav",
+                "question": "Which sound is heard?",
+                "choices": choices,
+                "answer": choices[number % len(choices)],
+                "modality": ["sound", "speech"][number % 2],
+                "category": "Perception Layer",
+                "sub-category": "Counting",
+                "language": None,
+            }
+        )
+    path = tmp_path / "MMAR-meta.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path

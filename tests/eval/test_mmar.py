@@ -12,48 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
-
-from codec.audio import write_audio
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "eval" / "mmar.py"
 REAL = Path(os.environ.get("MMAR_METADATA", "MMAR-meta.jsonl"))
 """The released file, which is not ours to ship: `MMAR_METADATA=path/to/MMAR-meta.jsonl pytest tests/eval/test_mmar.py`."""
-CHOICES = [["a dog", "a cat", "a bell"], ["one", "two"], ["rain", "the sea", "a roof", "wind"]]
 
 
 @pytest.fixture(scope="module")
 def main() -> Callable[[list[str]], None]:
     return runpy.run_path(str(SCRIPT))["main"]
-
-
-@pytest.fixture
-def benchmark(tmp_path: Path) -> Path:
-    """Ten questions in MMAR's form, with clips of differing lengths."""
-    generator, rows = np.random.default_rng(0), []
-    for number in range(10):
-        seconds = 0.2 + 0.1 * (number % 4)
-        write_audio(tmp_path / "audio" / f"q{number}.wav", generator.normal(0, 0.1, int(24_000 * seconds)), 24_000)
-        choices = CHOICES[number % 3]
-        rows.append(
-            {
-                "id": f"q{number}",
-                "audio_path": f"./audio/q{number}.wav",
-                "question": "Which sound is heard?",
-                "choices": choices,
-                "answer": choices[number % len(choices)],
-                "modality": ["sound", "speech"][number % 2],
-                "category": "Perception Layer",
-                "sub-category": "Counting",
-                "language": None,
-            }
-        )
-    path = tmp_path / "MMAR-meta.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def read(path: Path) -> dict[str, Any]:

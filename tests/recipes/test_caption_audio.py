@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alm.captioning.backend import BackendError
+from alm.chat.backend import BackendError
 from alm.data.example import DataError
 from codec.audio import write_audio
 from codec.data import read_clips
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "recipes" / "caption_audio.py"
-PARTS = runpy.run_path(str(ROOT / "tests" / "alm" / "captioning" / "conftest.py"))
+PARTS = runpy.run_path(str(ROOT / "tests" / "helpers" / "chat_server.py"))
 completion, description = PARTS["completion"], PARTS["description"]
 
 
@@ -102,7 +102,7 @@ def test_trouble_on_the_way_changes_nothing_in_the_result(
         return request.good if request.number > 1 or trouble == 4 else troubles[trouble]
 
     server.behave = behave
-    monkeypatch.setattr("alm.captioning.transport.MAX_DELAY", 0.01)
+    monkeypatch.setattr("alm.chat.transport.MAX_DELAY", 0.01)
     main(arguments(server, corpus, tmp_path / "rough.csv"))
     assert (tmp_path / "rough.csv").read_bytes() == (tmp_path / "smooth.csv").read_bytes()
 
@@ -223,7 +223,8 @@ def test_mistakes_are_named(main: Any, server: Any, corpus: Path, tmp_path: Path
 DRIVER = """
 import json, os, runpy, sys
 main = runpy.run_path(sys.argv[1])["main"]
-from alm.captioning import cost, output, run, server, transport  # once, not in every process
+from alm.captioning import cost, output, run
+from alm.chat import server, transport  # once, not in every process
 for line in sys.stdin:
     child = os.fork()
     if not child:

@@ -25,6 +25,7 @@ FLAGS += ["--max_steps", "10", "--save_steps", "2", "--logging_steps", "3", "--s
 contents = runpy.run_path(str(ROOT / "benchmarks" / "training_kills.py"))["contents"]
 CHILD = """
 import os, resource, runpy, signal, sys, torch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, as a test run may be, ignores Ctrl-C
 for stream in (1, 2):
     os.dup2(os.open(SAID, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
 from alm.arguments import run_main

@@ -75,3 +75,11 @@ class ChoiceScorer(Protocol):
 
     def score(self, batch: Sequence[Request]) -> list[ChoiceScores | Refused]:
         """Log-probabilities of every request's `choices` as its answers, in order."""
+
+
+@runtime_checkable
+class PartialListener(Protocol):
+    """A `System` that may hear less than a whole clip; the run counts where it does."""
+
+    def heard_seconds(self, audio: Path) -> float | None:
+        """Seconds, from its beginning, that it heard of a clip it was asked about; None where it heard all."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from alm.checkpoint import load_checkpoint
@@ -23,9 +24,11 @@ class CheckpointSystem:
         self._ids = RequestIds(processor)
 
     @classmethod
-    def load(cls, reference: str, codec: str | None = None, device: str = "cpu") -> "CheckpointSystem":
+    def load(
+        cls, reference: str, codec: str | None = None, device: str = "cpu", dtype: torch.dtype | None = None
+    ) -> "CheckpointSystem":
         """A local folder or a Hub id; raises as `alm.checkpoint.load_checkpoint`."""
-        model, processor = load_checkpoint(reference, codec=codec, device=device)
+        model, processor = load_checkpoint(reference, codec=codec, device=device, dtype=dtype)
         return cls(model, processor, Path(reference).name)
 
     @property

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from alm.captioning.backend import BackendError, ClipError, Reply, Turn
 from alm.captioning.inputs import list_clips
 from alm.captioning.output import Output
 from alm.captioning.run import HOPELESS, Limits, caption_clip, caption_clips, is_current
+from alm.chat.backend import BackendError, ClipError, Reply, Turn
 from alm.data.example import DataError
 
 GOOD = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 from typing import Any, TypeVar
 
-from alm.captioning.backend import BackendError, ClipError
+from alm.chat.backend import BackendError, ClipError
 
 Answer = TypeVar("Answer")
 MAX_DELAY = 60.0
@@ -39,7 +39,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 @dataclass
 class Http:
-    """`POST` to `base` (…/v1). Proxies are taken from the environment, as urllib does. `timeout` and `base_delay` in seconds.
+    """Requests to `base` (…/v1). Proxies are taken from the environment, as urllib does. `timeout` and `base_delay` in seconds.
 
     Status 408, 409, 425, 429 and 5xx, time-outs and broken connections are tried again, `attempts` times in all, after
     `base_delay`, 2 ×, 4 ×, … (half to once of it, at random; Retry-After where the server sends one). Raises `BackendError` for an
@@ -53,7 +53,7 @@ class Http:
     base_delay: float = 1.0
     stopped: threading.Event = field(default_factory=threading.Event, repr=False)
     answered: bool = False
-    """Whether this server has ever answered: until then a refused connection is a wrong address."""
+    """Whether this server has ever answered, a refusal included: until then a refused connection is a wrong address."""
 
     def __post_init__(self) -> None:
         parts = urllib.parse.urlsplit(self.base)
@@ -82,14 +82,20 @@ class Http:
         or `read` does; `BackendError` for what no other request would survive: a wrong address (refused, unknown name, 404,
         redirect), a wrong key (401, 403, 402 without credit), a server that is gone or whose rate limit stays.
         """
-        data = json.dumps(body).encode()
+        return self._ask(path, json.dumps(body).encode(), read)
+
+    def get(self, path: str, read: Callable[[bytes], Answer]) -> Answer:
+        """Give the bytes at `path` to `read`. Raises as `post`."""
+        return self._ask(path, None, read)
+
+    def _ask(self, path: str, data: bytes | None, read: Callable[[bytes], Answer]) -> Answer:
         for attempt in range(1, self.attempts + 1):
             if self.stopped.is_set():
                 raise BackendError("stopped")
             try:
-                answer = read(self._send(path, data))
+                content = self._send(path, data)
                 self.answered = True
-                return answer
+                return read(content)
             except _RetryError as failure:
                 if attempt == self.attempts:
                     kind = BackendError if failure.fatal else ClipError
@@ -98,11 +104,11 @@ class Http:
                 self.stopped.wait(min(MAX_DELAY, failure.delay) or backoff)
         raise AssertionError("attempts is at least 1")
 
-    def _send(self, path: str, data: bytes) -> bytes:
+    def _send(self, path: str, data: bytes | None) -> bytes:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
-        request = urllib.request.Request(f"{self.base}/{path}", data, headers, method="POST")
+        request = urllib.request.Request(f"{self.base}/{path}", data, headers, method="GET" if data is None else "POST")
         try:
             with self._opener.open(request, timeout=self.timeout) as response:
                 content: bytes = response.read()
@@ -131,7 +137,7 @@ class Http:
         said = f"the server answered {status}: {self._excerpt(body)}"
         if status == 429:
             return _RetryError(
-                f"{said}; its rate limit stays: fewer --workers, or go on later", True, _retry_after(headers)
+                f"{said}; its rate limit stays: fewer requests at a time, or go on later", True, _retry_after(headers)
             )
         if status in (408, 409, 425) or status >= 500:
             return _RetryError(said, fatal=False, delay=_retry_after(headers))

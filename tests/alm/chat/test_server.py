@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alm.captioning.backend import BackendError, ClipError, Turn
-from alm.captioning.server import Server
-from alm.captioning.transport import Http
+from alm.chat.backend import BackendError, ClipError, Turn
+from alm.chat.server import Server
+from alm.chat.transport import Http
 
 WAVE = np.linspace(-2.0, 2.0, 1_600).astype(np.float32)
 ASKED = [Turn("user", "What is it?")]
@@ -137,3 +137,24 @@ def test_addresses_are_checked_and_their_secrets_not_repeated(address: str) -> N
     with pytest.raises(BackendError, match="address") as caught:
         Http(address)
     assert "sk-1" not in str(caught.value)
+
+
+def test_a_question_without_a_clip_is_text_alone(chat_server: Any) -> None:
+    backend(chat_server).ask(None, ASKED)
+    (request,) = chat_server.requests
+    assert request.body["messages"] == [{"role": "user", "content": [{"type": "text", "text": "What is it?"}]}]
+
+
+def test_what_a_server_tells_of_its_model(chat_server: Any) -> None:
+    entry = {"id": "tiny", "created": 5, "owned_by": "me", "max_model_len": 64, "permission": [{"id": "random"}]}
+    for models, told in (
+        (None, {}),
+        ([], {}),
+        ({"data": [{"id": "other"}]}, {}),
+        ({"data": [{"id": "other"}, entry]}, {"id": "tiny", "owned_by": "me", "max_model_len": 64}),
+    ):
+        chat_server.models = models
+        assert backend(chat_server).described() == told
+    chat_server.close()
+    with pytest.raises(BackendError, match="cannot be reached"):
+        backend(chat_server).described()

@@ -1,4 +1,4 @@
-"""What the captioning loop knows of a model: it hears a clip and continues a conversation about it."""
+"""What captioning and evaluation know of a model that is not ours: it hears a clip and continues a conversation about it."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Protocol
@@ -14,6 +14,13 @@ class Turn(NamedTuple):
     text: str
 
 
+class Conversation(NamedTuple):
+    """A mono clip `(S,)` at the model's rate (None: there is none) and what has been said about it."""
+
+    waveform: NDArray[np.float32] | None
+    turns: Sequence[Turn]
+
+
 class Reply(NamedTuple):
     """What the model said, the tokens it took where that is known, `cut` where its limit of new tokens ended it, and its own name."""
 
@@ -25,11 +32,11 @@ class Reply(NamedTuple):
 
 
 class BackendError(ValueError):
-    """Nothing can be captioned any more: wrong key, address or model, or a server that is gone. The run stops."""
+    """Nothing can be asked any more: wrong key, address or model, or a server that is gone. The run stops."""
 
 
 class ClipError(ValueError):
-    """This clip cannot be captioned; others may."""
+    """Nothing can be said about this clip; others may do."""
 
 
 class Backend(Protocol):
@@ -42,8 +49,8 @@ class Backend(Protocol):
     def settings(self) -> dict[str, Any]:
         """Everything of the model and its decoding that decides a reply, for the manifest; no secret."""
 
-    def ask(self, waveform: NDArray[np.float32], turns: Sequence[Turn]) -> Reply:
-        """The next turn of the assistant about a mono clip `(S,)`. Raises `ClipError` or `BackendError`; thread-safe."""
+    def ask(self, waveform: NDArray[np.float32] | None, turns: Sequence[Turn]) -> Reply:
+        """The next turn of the assistant about a mono clip `(S,)`, if any. Raises `ClipError` or `BackendError`; thread-safe."""
 
     def stop(self) -> None:
         """Make waiting calls of `ask` in other threads give up with `BackendError`."""

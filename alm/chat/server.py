@@ -18,8 +18,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from alm.captioning.backend import ClipError, Reply, Turn
-from alm.captioning.transport import Http
+from alm.chat.backend import BackendError, ClipError, Reply, Turn
+from alm.chat.transport import Http
 
 
 @dataclass
@@ -43,11 +43,11 @@ class Server:
             "sampling_rate": self.sampling_rate,
         }
 
-    def ask(self, waveform: NDArray[np.float32], turns: Sequence[Turn]) -> Reply:
+    def ask(self, waveform: NDArray[np.float32] | None, turns: Sequence[Turn]) -> Reply:
         """See `Backend`. Raises `ClipError` where the server refuses this clip or gives no answer to it."""
         body = {
             "model": self.model,
-            "messages": _messages(_wav(waveform, self.sampling_rate), turns),
+            "messages": _messages(None if waveform is None else _wav(waveform, self.sampling_rate), turns),
             "temperature": self.temperature,
             "max_tokens": self.max_new_tokens,
             "modalities": ["text"],  # a model that can also speak (MiMo-Audio behind vLLM-Omni) need not
@@ -58,6 +58,21 @@ class Server:
         """See `Backend`."""
         self.http.stopped.set()
 
+    def described(self) -> dict[str, Any]:
+        """What the server tells of the model in its list of models, as names and plain values; nothing where it tells nothing.
+
+        When it was loaded is left out: it is no property of the model. Raises `BackendError` where no server answers; a server that
+        has no such list, or does not show it, tells nothing.
+        """
+        try:
+            entries = self.http.get("models", _models)
+        except (ClipError, BackendError):
+            if not self.http.answered:
+                raise
+            return {}
+        told = next((entry for entry in entries if entry.get("id") == self.model), {})
+        return {name: value for name, value in told.items() if name != "created" and isinstance(value, str | int)}
+
 
 def _wav(waveform: NDArray[np.float32], rate: int) -> str:
     file = io.BytesIO()
@@ -65,10 +80,10 @@ def _wav(waveform: NDArray[np.float32], rate: int) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _messages(wav: str, turns: Sequence[Turn]) -> list[dict[str, Any]]:
+def _messages(wav: str | None, turns: Sequence[Turn]) -> list[dict[str, Any]]:
     first, *rest = turns
-    audio = {"type": "input_audio", "input_audio": {"data": wav, "format": "wav"}}
-    content = [audio, {"type": "text", "text": first.text}]
+    audio = [] if wav is None else [{"type": "input_audio", "input_audio": {"data": wav, "format": "wav"}}]
+    content = [*audio, {"type": "text", "text": first.text}]
     return [{"role": "user", "content": content}, *({"role": turn.role, "content": turn.text} for turn in rest)]
 
 
@@ -91,3 +106,11 @@ def _reply(data: bytes) -> Reply:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         start = data[:80].decode(errors="replace")
         raise ClipError(f"the server's answer is no chat completion ({error!r}); it begins with {start!r}") from error
+
+
+def _models(data: bytes) -> list[dict[str, Any]]:
+    """The entries of a list of models. Raises `ClipError` where it is none."""
+    try:
+        return [entry for entry in json.loads(data)["data"] if isinstance(entry, dict)]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ClipError("the server's list of models is none") from error
