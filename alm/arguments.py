@@ -127,6 +127,15 @@ def read_numbers(path: str | Path) -> dict[str, Any]:
     return numbers
 
 
+def require_output(output: str, *inputs: str | None) -> None:
+    """Raise `ValueError` for an `--output` that is a folder, or one of the files that the run reads: it would replace it."""
+    path = Path(output)
+    if path.is_dir():
+        raise ValueError(f"--output {output} is a folder; give the name of a file in it")
+    if any(given is not None and path.resolve() == Path(given).resolve() for given in inputs):
+        raise ValueError(f"--output {output} would replace what the run reads; give another file")
+
+
 def run_main(main: Callable[[], None]) -> None:
     """Run a script's `main`; turn a user's mistake into one line on stderr and exit code 1.
 

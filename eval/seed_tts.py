@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alm.arguments import option, parse_arguments, run_main
+from alm.arguments import option, parse_arguments, require_output, run_main
 from alm.data import seed_tts
 from alm.data.example import DataError
 from alm.scoring.processes import launched
@@ -51,6 +51,7 @@ class SeedTtsArguments(SynthesisArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_output(self.output, self.meta, self.transcripts)
         if self.language not in ("en", "zh"):
             raise ValueError(f"--language is en or zh, got {self.language!r}")
         if (self.model is None) == (self.audio is None and self.transcripts is None):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alm.arguments import option, parse_arguments, run_main
+from alm.arguments import option, parse_arguments, require_output, run_main
 from alm.data import caption_lists
 from alm.data.example import DataError
 from alm.scoring.processes import launched
@@ -52,6 +52,7 @@ class TextToAudioArguments(SynthesisArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_output(self.output, self.data)
         if (self.model is None) == (self.audio is None):
             raise ValueError("give either --model CHECKPOINT or --audio FOLDER")
         if self.captions not in ("first", "all"):

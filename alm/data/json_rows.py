@@ -51,10 +51,13 @@ def text_field(row: Row, key: str, path: Path | str, number: int) -> str:
     value = row.get(key)
     if not isinstance(value, str):
         got = type(value).__name__ if key in row else "no such key"
-        raise DataError(
-            f"{path}, row {number}: {key!r} must be text, got {got} (keys here: {', '.join(map(str, row))})"
-        )
+        raise DataError(f"{path}, row {number}: {key!r} must be text, got {got} (keys here: {told_keys(row)})")
     return value
+
+
+def told_keys(row: Row) -> str:
+    """A row's keys for a message, the first twenty at most: what is taken for a row may be a whole file in one object."""
+    return ", ".join(map(str, [*row][:20])) + (f" and {len(row) - 20:,} more" if len(row) > 20 else "")
 
 
 def _list_start(path: Path, head: str, key: str | None) -> int:

@@ -49,11 +49,13 @@ class MmarData:
 
 
 def read(metadata: Path | str) -> MmarData:
-    """Read either release. Raises `DataError`, with file and row, for a missing field, a repeated id or no choices."""
+    """Read either release. Raises `DataError`, with file and row, for a missing field, no answer, a repeated id or no choices."""
     path = Path(metadata)
     items: dict[str, MmarItem] = {}
     for number, row in json_rows(path):
         item = _item(row, path, number)
+        if not item.answer.strip():
+            raise DataError(f"{path}, row {number}: 'answer' is empty; by the official rule any text would be right")
         if item.id in items:
             raise DataError(f"{path}, row {number}: id {item.id!r} occurs twice; predictions could not be told apart")
         items[item.id] = item

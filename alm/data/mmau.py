@@ -89,7 +89,7 @@ class MmauData:
 def read(data: Path | str, audio_folder: Path | str) -> MmauData:
     """Read any of the forms; the audio of Parquet rows is written to `audio_folder` as it is, unless it is there already.
 
-    Raises `DataError`, with file and row, for a missing field, a repeated id or no choices.
+    Raises `DataError`, with file and row, for a missing field, a repeated id or no choices, and where only some answers are withheld.
     """
     path = Path(data)
     parquet = path.is_dir() or path.suffix == ".parquet"
@@ -102,6 +102,12 @@ def read(data: Path | str, audio_folder: Path | str) -> MmauData:
         items[item.id] = item
     if not items:
         raise DataError(f"{path}: no questions in it; a JSON list, JSON lines or Parquet of MMAU rows expected")
+    answered = sum(bool(item.answer.strip()) for item in items.values())
+    if 0 < answered < len(items):
+        raise DataError(
+            f"{path}: {len(items) - answered} of {len(items)} answers are empty, by the official rule right whatever is said; "
+            "give all answers (test-mini) or none (the full test)"
+        )
     canonical = json.dumps(rows, sort_keys=True).encode() if parquet else path.read_bytes()
     return MmauData(tuple(items.values()), tuple(rows), hashlib.sha256(canonical).hexdigest())
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
+from alm.data.example import DataError
 from alm.scoring.answers import Answer, Answers, Question, Rule
 from alm.scoring.choice_settings import CONTROLS, NO_AUDIO, LoopSettings
 from alm.scoring.choices import bare_choices
@@ -34,7 +36,7 @@ class ChoiceLoop:
 
     Batches are cut from the whole benchmark and not from what is left of it: a resumed run computes the same batches and so
     the same rows to the last bit, as do several `processes` together. `partners` names, by question, the one whose clip it hears
-    as `SHUFFLED_AUDIO`.
+    as `SHUFFLED_AUDIO`; `digests` are the clips'.
     """
 
     system: System
@@ -43,7 +45,12 @@ class ChoiceLoop:
     rule: Rule
     partners: Mapping[str, str] = field(default_factory=dict)
     processes: Processes = field(default_factory=Processes)
+    digests: Mapping[str, str] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+
+    def heard(self, item_id: str) -> list[str | None]:
+        """Digests of a question's clip and of its partner's: of which sounds its row tells."""
+        return [self.digests.get(name) for name in (item_id, self.partners.get(item_id, ""))]
 
     def run(self, questions: Sequence[Question], clips: Clips, log: ItemLog, max_missing: float) -> Answers:
         """Answer every question that `log` does not hold yet; return all answers.
@@ -85,6 +92,7 @@ class ChoiceLoop:
                 "correct": verdict,
                 **{name: said[item.id].to_row() if item.id in said else None for name, said in controls.items()},
                 "shuffled_with": self.partners.get(item.id),
+                "clips": self.heard(item.id),
                 "rotations": [one.to_row() for one in turned[item.id]] if item.id in turned else None,
                 "missing": self.problems.get(item.id),
             }
@@ -172,6 +180,11 @@ class ChoiceLoop:
                     yield reply
                     continue
                 places = candidates(bare_choices(one.item.choices))
+                if not all(map(isfinite, reply.sums)):
+                    raise DataError(
+                        f"question {one.item.id}: the model gives {reply.sums} as log-likelihoods; are its weights broken, or too "
+                        "large for --dtype?"
+                    )
                 for place, total, count in zip(places, reply.sums, reply.tokens, strict=True):
                     sums[place], tokens[place] = total, count
             yield sums, tokens

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from alm.arguments import option
+from alm.arguments import option, require_output
 from alm.data.example import DataError
 from alm.scoring.answers import Answer, Answers, Question, Rule
 from alm.scoring.choice_settings import CONTROLS, SHUFFLED_AUDIO, LoopSettings
@@ -33,7 +33,8 @@ class ChoiceArguments(SystemArguments):
 
     predictions: str | None = option(
         None,
-        "score stored answers instead: JSON list or JSON lines with id and prediction (or answer_prediction, model_output)",
+        "score stored answers instead: JSON list or JSON lines with id and prediction (or answer_prediction, model_output, "
+        "model_prediction)",
     )
     data: str | None = option(
         None, "the benchmark's metadata file; without it, the Hub's copy if it is in the local cache"
@@ -90,6 +91,7 @@ class ChoiceArguments(SystemArguments):
         for name in ("limit", "batch_size", "max_new_tokens"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1, got {value}")
+        require_output(self.output, self.data, self.predictions)
         if not 0 <= self.max_missing <= 1:
             raise ValueError(f"--max_missing is a share from 0 to 1, got {self.max_missing}")
 
@@ -257,14 +259,16 @@ def score_system(
     }
     key = resume_key(**decided_by)
 
-    def is_done(row: dict[str, Any]) -> bool:
-        return row["missing"] is None and row["shuffled_with"] == partners.get(row["id"])
-
     processes = launched()
+    loop = ChoiceLoop(system, benchmark.paths, settings, rule, partners, processes, clips.digests)
+
+    def is_done(row: dict[str, Any]) -> bool:
+        of = (row["shuffled_with"], row["clips"])
+        return row["missing"] is None and of == (partners.get(row["id"]), loop.heard(row["id"]))
+
     with processes.open_log(args.items_path, key, args.resume, is_done) as log:
         if args.resume and processes.is_main:
             print(f"{len(log.rows)} rows taken over, {log.foreign} of another run left aside", file=sys.stderr)
-        loop = ChoiceLoop(system, benchmark.paths, settings, rule, partners, processes)
         answers = loop.run(benchmark.questions, clips, log, args.max_missing)
     if not processes.is_main:
         return None

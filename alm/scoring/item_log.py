@@ -95,7 +95,7 @@ class ItemLog:
         own = [row for row in found if row.get("key") == self.key]
         self.foreign = len(found) - len(own)
         self.rows = {row["id"]: row for row in own if is_done(row)}
-        if self.foreign or not resume:
+        if len(self.rows) < len(found) or not resume:
             self.path.replace(self.path.with_name(self.path.name + ".old"))
         # the torn line, if any, must go before something is appended to it
         write_lines_atomically(self.path, list(self.rows.values()))

@@ -47,8 +47,10 @@ class Processes:
     def device(self, name: str) -> str:
         """This process's device: of `cuda` the GPU with its number on the machine.
 
-        Raises `DataError` where processes would share a GPU, or there are fewer than processes.
+        Raises `DataError` for a device that is not here, where processes would share a GPU, or there are fewer than processes.
         """
+        if name not in ("cpu", "auto"):
+            require_device(name)
         if int(os.environ.get("LOCAL_WORLD_SIZE", self.number)) == 1 or name == "cpu":
             return name
         kind, _, given = name.partition(":")
@@ -138,6 +140,21 @@ class Processes:
                 f"process {self.index} of {self.number} has lost another, whose own message tells why. All rows are kept: run again "
                 f"with --resume, on any number of processes ({str(error).splitlines()[0]})"
             ) from error
+
+
+def require_device(name: str) -> None:
+    """Raise `DataError` for a device that this installation of torch does not know or find."""
+    import torch
+
+    try:
+        device = torch.device(name)
+        there = torch.get_device_module(device.type).device_count()
+    except (RuntimeError, AttributeError) as error:
+        raise DataError(f"--device {name}: torch knows no such device; cpu, cuda, cuda:1, …") from error
+    if (device.index or 0) >= there:
+        raise DataError(
+            f"--device {name}: torch {torch.__version__} finds {there} × {device.type} here; --device cpu always works"
+        )
 
 
 @cache

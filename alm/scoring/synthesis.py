@@ -11,12 +11,12 @@ from alm.checkpoint import LoadedCheckpoint
 from alm.data.example import Content, Message
 from alm.generation.sampling import Sampling
 from alm.generation.tasks import Sound, generate_audio
+from alm.scoring.clips import file_digest
 from alm.scoring.item_log import ItemLog, Row
 from alm.scoring.manifest import weights_digest
 from alm.scoring.processes import Processes
 from alm.scoring.sound.systems import CodecSystem
 from alm.vocabulary import digest
-from codec.audio import read_bytes
 
 
 class Request(NamedTuple):
@@ -124,11 +124,6 @@ def is_kept(row: Row | None, request: str, folder: Path) -> bool:
         return False
     path = folder / f"{row['id']}.wav"
     return path.is_file() and file_digest(path) == row["audio"]
-
-
-def file_digest(path: Path) -> str:
-    """16 hexadecimal digits of SHA-256. Raises `AudioError` for a file that cannot be read."""
-    return hashlib.sha256(read_bytes(path)).hexdigest()[:16]
 
 
 def _answer(checkpoint: LoadedCheckpoint, batch: Sequence[Request], settings: SynthesisSettings) -> list[Sound]:

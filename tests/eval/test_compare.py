@@ -12,17 +12,20 @@ import pytest
 from alm.data.example import DataError
 from alm.scoring.comparison import compare
 from alm.scoring.results import Result, write_result
-from alm.scoring.statistics import paired_bootstrap
+from alm.scoring.statistics import Estimate, paired_bootstrap
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Callable[..., str]:
-    def write(name: str, rows: list[dict[str, Any]], benchmark: str = "MMAR") -> str:
+    def write(name: str, rows: list[dict[str, Any]], benchmark: str = "MMAR", **more: Any) -> str:
         items = f"{name}.items.jsonl"
         (tmp_path / items).write_text("".join(json.dumps(row) + "\n" for row in rows))
-        write_result(Result(benchmark, name, {}, items=items), tmp_path / f"{name}.json")
+        write_result(
+            Result(**{"benchmark": benchmark, "system": name, "scores": {}, "items": items} | more),
+            tmp_path / f"{name}.json",
+        )
         return str(tmp_path / f"{name}.json")
 
     return write
@@ -69,3 +72,42 @@ def test_what_cannot_be_compared_is_told(store: Callable[..., str], tmp_path: Pa
         compare(a, a)
     with pytest.raises(SystemExit):
         runpy.run_path(str(ROOT / "eval" / "compare.py"))["main"](["--results", a])
+
+
+def test_other_data_clips_or_recognisers_are_refused(
+    store: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rows(clip: str) -> list[dict[str, Any]]:
+        return [{"id": i, "correct": {"official": True}, "clips": [clip, None]} for i in range(3)]
+
+    def heard(manifest: dict[str, Any]) -> str:
+        said = [{"id": i, "scores": {"wer_macro": 0.1, "sim": 0.5}} for i in range(3)]
+        return store(str(len(str(manifest))), said, "SEED-TTS en", manifest={"metrics": manifest})
+
+    a, other = (
+        store("a", rows("x"), manifest={"data_sha256": "1"}),
+        store("b", rows("x"), manifest={"data_sha256": "2"}),
+    )
+    cases = {
+        "data_sha256 1 and 2": (a, other),
+        "the audio of 3 items": (a, store("c", rows("y"), manifest={"data_sha256": "1"})),
+        "asr whisper and asr unknown": (heard({"asr": "whisper"}), heard({"asr": None})),
+        "sim one and another": (heard({"asr": "w", "sim": "one"}), heard({"asr": "w", "sim": "another"})),
+    }
+    for why, (first, second) in cases.items():
+        with pytest.raises(DataError, match=why):
+            compare(first, second)
+        assert [why in what for what in compare(first, second, allow_differing=True).differing] == [True]
+    runpy.run_path(str(ROOT / "eval" / "compare.py"))["main"](["--results", a, other, "--allow_differing"])
+    assert "not the system alone: data_sha256 1 and 2" in capsys.readouterr().out
+    # what only one has measured by makes no difference
+    assert not compare(heard({"asr": "w", "sim": None}), heard({"asr": "w", "sim": "another"})).differing
+
+
+def test_rows_of_another_run_beside_a_result_are_noticed(store: Callable[..., str]) -> None:
+    scores = {"official": Estimate(0.5, 0.1, 0.9, 2)}
+    rows = [{"id": i, "correct": {"official": bool(i)}} for i in range(2)]
+    whole, torn = store("a", rows, scores=scores), store("b", rows[1:], scores=scores)
+    assert compare(whole, whole).differences["official"].value == 0
+    with pytest.raises(DataError, match=r"its official is 0\.500000, but 1\.000000 by the 1 rows"):
+        compare(whole, torn)

@@ -195,6 +195,37 @@ def test_other_weights_or_settings_take_over_no_row(
     assert taken == ["0", "10", "0", "0", "0"]
 
 
+def test_another_clip_under_the_same_name_is_heard_anew(
+    main: Callable, checkpoint: Path, benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "benchmark"
+    shutil.copytree(benchmark.parent, folder)
+    given = flags(checkpoint, folder / benchmark.name, tmp_path / "r.json", "--resume")
+    main(given)
+    first, *_, other = sorted(folder.rglob("*.wav"))
+    shutil.copy(other, first)
+    capsys.readouterr()
+    main(given)
+    taken = int(capsys.readouterr().err.split(" rows taken over, ")[0].split()[-1])
+    assert 0 < taken < 10
+    main(flags(checkpoint, folder / benchmark.name, tmp_path / "afresh.json"))
+    resumed, afresh = (sorted((tmp_path / f"{name}.items.jsonl").read_text().splitlines()) for name in ("r", "afresh"))
+    assert resumed == afresh
+
+
+def test_the_result_never_replaces_what_is_read(
+    main: Callable, benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = tmp_path / "answers.json"
+    answers.write_text(json.dumps([{"id": "q1", "prediction": "a dog"}]))
+    before = answers.read_bytes(), benchmark.read_bytes()
+    for output, why in ((answers, "would replace"), (benchmark, "would replace"), (tmp_path, "is a folder")):
+        with pytest.raises(SystemExit):
+            main(["--predictions", str(answers), "--data", str(benchmark), "--output", str(output)])
+        assert why in capsys.readouterr().err
+    assert (answers.read_bytes(), benchmark.read_bytes()) == before
+
+
 @pytest.mark.slow
 def test_help_is_quick_and_errors_are_one_line() -> None:
     start = os.times()

@@ -311,6 +311,7 @@ def test_dry_run_and_wrong_flags(main: Any, meta: Path, tmp_path: Path, capsys: 
         ["--audio", "x", "--zero_shot"],
         ["--transcripts", "x", "--asr", "y"],
         ["--model", "x", "--limit", "0"],
+        ["--transcripts", str(tmp_path / "x.json")],  # would be replaced by the result
         ["--model", "x", "--language", "de"],
     ):
         with pytest.raises(SystemExit):

@@ -56,6 +56,7 @@ def test_dirt_of_mirrors_is_accepted(tmp_path: Path) -> None:
         ([{**ROW, "choices": "dog"}], "row 1.*not a JSON list"),
         ([{**ROW, "choices": ["dog", 3]}], "row 1.*list of texts"),
         ([{**ROW, "answer": None}], "row 1.*'answer' must be text"),
+        ([ROW, {**ROW, "id": "B", "answer": " "}], "row 2.*'answer' is empty"),
         ([ROW, ROW], "row 2.*occurs twice"),
         ([], "no questions"),
     ],

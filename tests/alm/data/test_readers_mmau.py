@@ -120,6 +120,7 @@ def test_withheld_answers(tmp_path: Path) -> None:
     ("rows", "message"),
     [
         ([ROWS[0], ROWS[0]], "row 2.*occurs twice"),
+        ([ROWS[0], {**ROWS[0], "id": "other", "answer": ""}], "1 of 2 answers are empty"),
         ([{**ROWS[0], "choices": "Man"}], "row 1.*not a JSON list"),
         ([{**ROWS[0], "question": None}], "row 1.*'question' must be text"),
         ([], "no questions"),

@@ -290,3 +290,18 @@ def test_errors_of_our_own_are_not_taken_for_bad_clips(
     monkeypatch.setattr(tiny.processor, "encode_audio", broken)
     with pytest.raises(KeyError, match="a bug"):
         run(tiny, items, tmp_path)
+
+
+def test_likelihoods_that_are_no_numbers_end_the_run(items: list[MmarItem], tmp_path: Path) -> None:
+    class Broken(Recorder):
+        def score(self, batch: Sequence[Request]) -> list[ChoiceScores]:
+            return [ChoiceScores((np.nan,) * len(r.choices), (1,) * len(r.choices)) for r in batch]
+
+    clips = inspect_clips(paths(items, tmp_path), 0)
+    loop = ChoiceLoop(Broken(), paths(items, tmp_path), SETTINGS, ChoiceRule())
+    with (
+        ItemLog(tmp_path / "broken.jsonl", "k") as log,
+        pytest.raises(DataError, match=r"question i3: the model gives .*nan.*weights broken"),
+    ):
+        loop.run(items, clips, log, 0)
+    assert not log.rows

@@ -86,13 +86,16 @@ def test_answers_survive_their_row() -> None:
     assert Answer.from_row(json.loads(json.dumps({"id": "1", **answer.to_row()}))) == answer
 
 
-@pytest.mark.parametrize("key", ["prediction", "answer_prediction", "model_output"])
+@pytest.mark.parametrize("key", ["prediction", "answer_prediction", "model_output", "model_prediction"])
 @pytest.mark.parametrize("lines", [True, False])
 def test_stored_answers_in_every_accepted_form(tmp_path: Path, key: str, lines: bool) -> None:
     rows = [{"id": "1", key: " Cat\u2028 "}, {"id": "2", key: ""}, {"id": "3", key: None}, {"id": "4"}]
+    rows += [{"id": "5", "prediction": None, key: "Dog"}] * (key != "prediction")
     path = tmp_path / "answers.json"
     path.write_text("\n".join(map(json.dumps, rows)) if lines else json.dumps(rows))
-    assert read_predictions(path) == {"1": Answer(" Cat\u2028 "), "2": Answer("")}
+    answers = read_predictions(path)
+    assert answers.pop("5", Answer("Dog")) == Answer("Dog")
+    assert answers == {"1": Answer(" Cat\u2028 "), "2": Answer("")}
 
 
 @pytest.mark.parametrize(
@@ -103,6 +106,12 @@ def test_stored_answers_in_every_accepted_form(tmp_path: Path, key: str, lines: 
         ([{"id": 1, "prediction": "a"}], "row 1: 'id'"),
         ([{"id": "1", "prediction": 3}], "row 1.*must be text, got int"),
         (["cat"], "row 1.*object expected"),
+        ([], "none of its 0 rows has an answer"),
+        (
+            [{"id": "1", "output": "a"}],
+            "none of its 1 rows has an answer; it stands as text under 'id' and one of prediction, ",
+        ),
+        ([{f"q{number}": "a" for number in range(1000)}], "q19 and 980 more"),
     ],
 )
 def test_broken_stored_answers_name_the_row(tmp_path: Path, rows: list, message: str) -> None:

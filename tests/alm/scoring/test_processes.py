@@ -29,9 +29,18 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.Monk
 
 
 def test_alone_on_its_machine_a_process_takes_the_device_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    place(monkeypatch, 0, 1, 1)
+    place(monkeypatch, 0, 1, 4)
     for name in ("cpu", "cuda", "cuda:3"):
         assert TWO.device(name) == Processes().device(name) == name
+
+
+def test_a_device_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    place(monkeypatch, 0, 1, 1)
+    with pytest.raises(DataError, match=r"--device cuda:3: torch .* finds 1 × cuda here"):
+        Processes().device("cuda:3")
+    for name in ("gpu", "meta"):
+        with pytest.raises(DataError, match=f"--device {name}: torch knows no such device"):
+            Processes().device(name)
 
 
 def test_outside_of_a_launch_there_is_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
