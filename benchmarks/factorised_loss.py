@@ -14,7 +14,7 @@ import runpy
 import shlex
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,16 @@ def main(argv: list[str] | None = None) -> None:
         found = train(way, [*flags, "--output_dir", str(Path(args.output) / way)])
         size = -(-len(found) // 5)
         fifths = [found[start : start + size] for start in range(0, len(found), size)]
-        words = ", ".join(f"{sum(code for code, _, _ in part) / len(part):.3f}" for part in fifths)
-        print(f"{way:<7} loss of codes within codes, by fifths of the run: {words}", flush=True)
-        words = ", ".join(f"{sum(text for _, text, _ in part) / len(part):.3f}" for part in fifths)
-        print(f"{way:<7} loss of text within text: {words}", flush=True)
-        lost = [share for *_, share in fifths[-1]]
-        print(
-            f"{way:<7} probability that the whole softmax gives the other modality, last fifth: {sum(lost) / len(lost):.1e}"
-        )
+        for place, name in enumerate(("codes within codes", "text within text")):
+            words = ", ".join(f"{mean(row[place] for row in part):.3f}" for part in fifths)
+            print(f"{way:<7} loss of {name}, by fifths of the run: {words}", flush=True)
+        lost = mean(share for *_, share in fifths[-1])
+        print(f"{way:<7} probability that the whole softmax gives the other modality, last fifth: {lost:.1e}")
+
+
+def mean(values: Iterable[float]) -> float:
+    """Of the rows that have any such token."""
+    return statistics.fmean(value for value in values if value == value)
 
 
 def head_seconds(rows: int) -> float:
@@ -105,7 +107,7 @@ def train(way: str, flags: list[str]) -> list[tuple[float, float, float]]:
         runpy.run_path(str(ROOT / "recipes" / "pretrain.py"))["main"](flags)
     finally:
         sft.cross_entropy_in_place = original
-    return [one for one in found if all(value == value for value in one)]
+    return found
 
 
 def group_masks(flags: list[str]) -> dict[str, Any]:
