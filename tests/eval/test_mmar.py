@@ -232,7 +232,7 @@ def test_help_is_quick_and_errors_are_one_line() -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, check=True)
     spent = os.times()
     assert "--predictions" in done.stdout
-    assert spent.children_user - start.children_user < 5  # seconds of CPU, which a loaded machine stretches, too; importing torch is far more
+    assert spent.children_user - start.children_user < 5  # seconds of CPU; importing torch takes more
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--predictions", "p", "--data", "none.json"], capture_output=True, text=True
     )
