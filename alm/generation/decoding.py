@@ -18,6 +18,10 @@ from alm.generation.grammar import AudioGrammar, TurnState, text_ids
 from alm.generation.sampling import GREEDY, Sampler, Sampling
 
 
+class NoNumberError(ValueError):
+    """The model's scores are not finite numbers: nothing can be drawn from them, and the grammar is powerless."""
+
+
 class Turn(NamedTuple):
     """One generated assistant turn."""
 
@@ -153,7 +157,8 @@ class GrammarDecoder:
     ) -> Iterator[Step]:
         """The turns to prompts `(L_i,)` step by step, until all have stopped or have `max_new_tokens`.
 
-        Row `i` draws from `seeds[i]` (default: `i`). `negative_prompts`, one per prompt, go with a `guidance_scale`.
+        Row `i` draws from `seeds[i]` (default: `i`). `negative_prompts`, one per prompt, go with a `guidance_scale`. Raises
+        `NoNumberError` where the scores of the first step are none (broken weights; later steps are not looked at).
         """
         guided = self.guidance_scale != 1.0
         if guided != (negative_prompts is not None) or (guided and len(negative_prompts or []) != len(prompts)):
@@ -163,7 +168,7 @@ class GrammarDecoder:
         state = TurnState.of(self.grammar, batch.ids[: len(prompts)], batch.ids.shape[1])
         draw = Sampler(self.sampling, range(len(prompts)) if seeds is None else seeds)
         cache, alive = DynamicCache(config=self.model.config), torch.ones(len(prompts), dtype=torch.bool, device=device)
-        for _ in range(max_new_tokens):
+        for turn in range(max_new_tokens):
             # by position: Transformers renamed the cache's argument
             output = self.model.get_decoder()(batch.ids, batch.mask, batch.positions, cache, use_cache=True)
             phases = state.phases()
@@ -171,6 +176,10 @@ class GrammarDecoder:
             scores, first = self.head(
                 output.last_hidden_state[:, -1], torch.where(alive, phases, phases[alive][0]), self.guidance_scale
             )
+            if not turn and not bool((scores < torch.inf).all()):  # false of NaN, too
+                raise NoNumberError(
+                    "the model's scores are NaN or infinite; are its weights broken, or too large for its dtype?"
+                )
             ids = torch.where(alive, draw(scores) + first, voc.pad_id)
             yield Step(
                 [token if live else None for token, live in zip(ids.tolist(), alive.tolist(), strict=True)],

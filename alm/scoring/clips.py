@@ -47,8 +47,8 @@ def require_clips(problems: Mapping[str, str], total: int, max_missing: float) -
     """Raise `DataError` when more than the share `max_missing` of `total` clips has a problem."""
     if len(problems) > max_missing * total:
         raise DataError(
-            f"{len(problems)} of {total} clips are missing or unreadable, at most {max_missing:.0%} may be "
-            f"(first: {next(iter(problems.values()))}). Check --audio, or raise the limit with --max_missing."
+            f"{len(problems)} of {total} clips are missing or unreadable, or their questions refused; at most {max_missing:.0%} may be "
+            f"(first: {next(iter(problems.values()))}). Check what it says and --audio, or raise the limit with --max_missing."
         )
 
 

@@ -49,15 +49,17 @@ class Processes:
 
         Raises `DataError` for a device that is not here, where processes would share a GPU, or there are fewer than processes.
         """
-        if name not in ("cpu", "auto"):
+        if name in ("cpu", "auto"):
+            return name
+        if int(os.environ.get("LOCAL_WORLD_SIZE", self.number)) == 1:
             require_device(name)
-        if int(os.environ.get("LOCAL_WORLD_SIZE", self.number)) == 1 or name == "cpu":
             return name
         kind, _, given = name.partition(":")
         if given:
             raise DataError(
                 f"--device {name} would put all processes of this machine on one device; give --device {kind}"
             )
+        require_device(kind)
         import torch
 
         own, there = int(os.environ.get("LOCAL_RANK", self.index)), torch.get_device_module(kind).device_count()

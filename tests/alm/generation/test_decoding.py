@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig, LogitsProcessorList
 
 from alm.checkpoint import LoadedCheckpoint
-from alm.generation.decoding import GrammarDecoder
+from alm.generation.decoding import GrammarDecoder, NoNumberError
 from alm.generation.grammar import AudioGrammar, GrammarLogitsProcessor, TurnState, text_ids
 from alm.generation.sampling import GREEDY, Sampler, Sampling, _with_float64
 
@@ -218,3 +218,13 @@ def test_an_apple_gpu_draws_as_the_cpu_does() -> None:
     scores = torch.randn(20, 50, generator=torch.Generator().manual_seed(0))
     drawn = Sampler(Sampling(), range(20))(scores.to("mps"))
     assert drawn.device.type == "mps" and torch.equal(drawn.cpu(), Sampler(Sampling(), range(20))(scores))
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, HOT])
+def test_weights_that_are_no_numbers_are_told(loaded: LoadedCheckpoint, sampling: Sampling) -> None:
+    model, processor = loaded
+    with torch.no_grad():
+        model.get_decoder().norm.weight.fill_(float("nan"))
+    decoder = GrammarDecoder(model, processor.tokenizer, AudioGrammar(processor.vocabulary, 1, 2), sampling)
+    with pytest.raises(NoNumberError, match="weights broken"):
+        decoder.turns(prompts(loaded, TEXTS), 8)
