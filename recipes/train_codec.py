@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.machine:
         look(numbers, None, args, training, layout)
         return
-    clips, held_out = read_sources(args)
+    clips, held_out, digest = read_sources(args, numbers)
     output = Path(args.output_dir)
     if args.dry_run:
         look(numbers, len(clips), args, training, layout)
@@ -114,6 +114,8 @@ def main(argv: list[str] | None = None) -> None:
 
     checkpoint = run.begin(output, training.distributed_state, args.overwrite_output)
     require_same_spread(checkpoint, training, draws=True)
+    if training.distributed_state.is_main_process:
+        run.require_same_data(output / "data.json", digest, checkpoint is not None)
     set_seed(args.seed)
     model, collate = build(checkpoint, output, numbers, clips, args, training)
     spec = model.config.mel_spec
@@ -129,8 +131,9 @@ def main(argv: list[str] | None = None) -> None:
         save(trainer, collate, args)
 
 
-def read_sources(args: CodecArguments) -> "tuple[Sequence[Clip], Sequence[Clip]]":
-    """Clips to train on and clips held out: the first `validation_clips`, shared evenly among the sources."""
+def read_sources(args: CodecArguments, numbers: dict[str, Any]) -> "tuple[Sequence[Clip], Sequence[Clip], str]":
+    """Clips to train on, clips held out (the first `validation_clips`, shared evenly among the sources), and a digest of the run's data."""
+    from alm.training.codec_run import data_digest
     from codec.data import read_clips
     from codec.mixing import mix_clips, split_off
 
@@ -138,7 +141,8 @@ def read_sources(args: CodecArguments) -> "tuple[Sequence[Clip], Sequence[Clip]]
     each = -(-args.validation_clips // len(sources))
     parts = [split_off(source, each) for source in sources]
     held_out = [clip for first, _ in parts for clip in first][: args.validation_clips]
-    return mix_clips([rest for _, rest in parts], args.weights, args.seed), held_out
+    settings = [args.split, args.weights, args.seed, args.crop_seconds, args.validation_clips, numbers]
+    return mix_clips([rest for _, rest in parts], args.weights, args.seed), held_out, data_digest(sources, settings)
 
 
 def build(
@@ -166,7 +170,8 @@ def build(
             config.save_pretrained(output)
             print(*plan(numbers, len(clips), args, training, Layout.of(training)), sep="\n")
     else:
-        print(f"going on from {checkpoint}")
+        if training.distributed_state.is_main_process:
+            print(f"going on from {checkpoint}")
         tokenizer = CaptionTokenizer.load(output, config.text_max_length)
         config = EntangleCodecConfig.from_pretrained(output)
     return EntangleCodecForPreTraining(config), CaptionCollator(tokenizer)

@@ -102,6 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     from transformers import set_seed
 
     from alm.training import run
+    from alm.training.codec_run import data_digest
     from alm.training.spread import require_same_spread
     from codec import EntangleCodec
     from codec.data import read_clips
@@ -114,9 +115,8 @@ def main(argv: list[str] | None = None) -> None:
     set_seed(args.seed)
     vocoder = starting_vocoder(codec.model, numbers, args.start_from, args.finetune_on_decoder)
     task = make_task(vocoder, codec, args)
-    clips = mix_clips(
-        [read_clips(source, args.split, streaming=args.streaming) for source in args.audio], args.weights, args.seed
-    )
+    sources = [read_clips(source, args.split, streaming=args.streaming) for source in args.audio]
+    clips = mix_clips(sources, args.weights, args.seed)
     crops = make_crops(clips, codec, args)
     if args.dry_run:
         print(plan(task, len(clips), args, training))
@@ -125,10 +125,12 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(args.output_dir)
     checkpoint = run.begin(output, training.distributed_state, args.overwrite_output)
     require_same_spread(checkpoint, training, draws=True)
-    if checkpoint is not None:
-        print(f"going on from {checkpoint}")
-    settings = {"args": training, "train_dataset": crops, "callbacks": [SetEpoch(crops)]}
-    trainer = make_trainer(task, settings, args)
+    if training.distributed_state.is_main_process:
+        settings = [args.split, args.weights, args.seed, args.crop_seconds, numbers, codec.fingerprint]
+        run.require_same_data(output / "data.json", data_digest(sources, settings), checkpoint is not None)
+        if checkpoint is not None:
+            print(f"going on from {checkpoint}")
+    trainer = make_trainer(task, {"args": training, "train_dataset": crops, "callbacks": [SetEpoch(crops)]}, args)
     if run.is_complete(checkpoint, training.max_steps):
         trainer.restore(checkpoint)
     else:

@@ -1,9 +1,10 @@
 """What GRPO's turns may be and who judges them, as the arguments name it; what is missing is said before anything is trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from alm.arguments import ConfigFileError
+from alm.data.example import DataError
 from alm.generation.grammar import AudioGrammar
 from alm.generation.tasks import require_waveforms, span_grammar
 from alm.preference import rewards
@@ -16,6 +17,19 @@ from alm.scoring.speech.words import word_counter
 
 OTHER_KIND = {TEXT: ("wer", "clap")}
 """Rewards that judge no turn of a kind; of audio, `choice`."""
+
+NEEDED = {"choice": ("choices", "choices"), "wer": ("say", "say"), "clap": ("caption", "sound")}
+"""What a reward holds a turn against: a column of the questions, and its name in a row of --data."""
+
+
+def require_judged(names: Sequence[str], questions: Any, file: str) -> None:
+    """Raise `DataError` where a reward of `--rewards` has nothing to hold any turn of `file` against: it would be 0 or none throughout."""
+    for name in names:
+        column, written = NEEDED.get(name, (None, ""))
+        if column is not None and not any(questions[column]):
+            raise DataError(
+                f"--rewards {name}: no row of {file} has {written!r}, which it judges by; give such rows, or other --rewards"
+            )
 
 
 def grammar_of(args: PreferenceArguments, training: Any, processor: AudioLanguageProcessor, kind: str) -> AudioGrammar:

@@ -90,13 +90,14 @@ class PreferenceRun:
             trainer: Any = PairTrainer(loaded.model, ref_model=self._reference(), **common)
         else:
             from alm.generation.tasks import require_room
-            from alm.preference.judges import Judges, grammar_of
+            from alm.preference.judges import Judges, grammar_of, require_judged
 
             grammar = grammar_of(self.args, self.training, loaded.processor, kind)
             longest = max(max(rows["prompt_tokens"]) for rows in (data, held_out) if rows is not None)
             room = self.training.max_completion_length
             require_room(loaded.processor, longest, room, "--max_completion_length (answers) or --max_seconds (audio)")
             judges = Judges.of(self.args, loaded.processor, kind, grammar, str(self.training.device))
+            require_judged(self.args.rewards, data, self.args.data)
             self.labels = judges.labels
             under = grammar if self.args.grammar else None
             trainer = QuestionTrainer(loaded.model, reward_funcs=judges.rewards, grammar=under, **common)

@@ -129,7 +129,11 @@ class LanguageModelArguments(MachineArguments, RunArguments):
     )
     replay_share: float = field(default=0.1, metadata={"help": "share of the rows that --replay has"})
     attention: str = field(
-        default="auto", metadata={"help": "auto, by_document, sdpa or flash_attention_2; all see documents apart"}
+        default="auto",
+        metadata={
+            "help": "how packed documents are kept apart; auto: flash_attention_2 where it is installed, else by_document",
+            "choices": ["auto", "by_document", "sdpa", "flash_attention_2"],
+        },
     )
     samples: list[str] = field(
         default_factory=list,

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
+from alm.data.example import DataError
+
 NAME = "sdpa_by_document"
 
 
@@ -60,11 +62,17 @@ def use_attention(model: PreTrainedModel, name: str, use_cpu: bool) -> None:
 
     `auto` is flash-attention 2 where it is installed and the device is an NVIDIA GPU, else `by_document`; any other name is Transformers'.
     Flex attention is not chosen: it compiles for every new shape, and has no gradient on a CPU.
+    Raises `DataError` where `name` is not installed.
     """
     if name == "auto":
         flash = torch.cuda.is_available() and not use_cpu and is_flash_attn_2_available()
         name = "flash_attention_2" if flash else "by_document"
     if name == "by_document":
         use_attention_by_document(model)
-    else:
+        return
+    try:
         model.set_attn_implementation(name)
+    except ImportError as error:
+        raise DataError(
+            f"--attention {name}: {error} Install it, or give --attention auto, which takes what is installed"
+        ) from error

@@ -1,6 +1,8 @@
 """What the codec's recipes share: a trainer's configuration that fits the device, whole checkpoints, and plans for another machine."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +38,20 @@ def settle_layout(args: MachineArguments, training: Any) -> Layout:
         raise ConfigFileError(f"--machine {args.machine}: {error}") from error
     settle_batch(args.effective_batch, training, layout.processes)
     return layout
+
+
+def data_digest(sources: Iterable[Any], settings: Any) -> str:
+    """What a run must find again when it goes on: clips by file name and caption (rows of data sets by number), and `settings`.
+
+    Not the folders: a batch system may unpack the same clips somewhere else for each job.
+    """
+    total = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for clips in sources:
+        listed = isinstance(clips, list)
+        total.update(f"\n{len(clips)} {'listed' if listed else 'rows'}".encode())
+        for clip in clips if listed else ():
+            total.update(f"\n{clip.audio.name}\t{clip.caption}".encode())
+    return total.hexdigest()[:16]
 
 
 def step_lines(args: Any, training: Any, layout: Layout, clips: int | None) -> list[str]:

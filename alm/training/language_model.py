@@ -30,6 +30,7 @@ class LanguageModelRun:
     def __init__(self, args: LanguageModelArguments, training: Any, sets: "list[DataSet]", recipe: str) -> None:
         from alm.training.layout import Layout
         from alm.training.run import settle_batch
+        from alm.training.samples import Request
         from alm.training.sources import replay_set
 
         if not sets and not args.machine:
@@ -40,6 +41,7 @@ class LanguageModelRun:
         self.args, self.training, self.recipe = args, training, recipe
         self.sets = [*sets, *([replay_set(args.replay, args.replay_share)] if args.replay else [])]
         self.output, self.ranks = Path(args.output_dir), training.distributed_state
+        self.requests = [Request.parse(value) for value in args.samples]
 
     @property
     def options(self) -> "SequenceOptions":
@@ -63,6 +65,8 @@ class LanguageModelRun:
         if self.args.preview or self.args.dry_run:
             self._look(store)
             return
+        for request in self.requests:  # before the data are read, which may take long
+            request.require_file()
         from alm.training import run
         from alm.training.saving import writing
         from alm.training.spread import require_same_spread
@@ -202,11 +206,10 @@ class LanguageModelRun:
         return plan(self.args, self.training, self.layout, self._outline(), rows, report)
 
     def _samples(self, loaded: "LoadedCheckpoint", trainer: Any) -> Any:
-        from alm.training.samples import Request, Samples
+        from alm.training.samples import Samples
 
-        requests = [Request.parse(value) for value in self.args.samples]
         every, gather = self.args.samples_steps, trainer.whole_model
-        return Samples(requests, loaded.processor, self.output, self.training, every, gather=gather)
+        return Samples(self.requests, loaded.processor, self.output, self.training, every, gather=gather)
 
     def _train(
         self,

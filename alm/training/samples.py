@@ -40,6 +40,11 @@ class Request(NamedTuple):
         audio, bar, question = text.partition("|") if kind == "ask" else ("", "", text)
         return cls(kind, question if bar or kind != "ask" else text, audio if bar else None)  # type: ignore[arg-type]
 
+    def require_file(self) -> None:
+        """Raise `DataError` where the file asked about is not there."""
+        if self.audio is not None and not Path(self.audio).is_file():
+            raise DataError(f"--samples ask={self.audio}|{self.text}: there is no file {self.audio}")
+
 
 class Samples(TrainerCallback):
     """Answers `requests` every `every` steps and at the end, on one process: `samples/<step>-<n>.wav` and `.png`, texts in `samples.jsonl`.

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import is_peft_model
+from transformers.integrations import get_available_reporting_integrations
 
 from alm.adapters import write_processor_file
 from alm.processing import AudioLanguageProcessor
@@ -25,7 +26,8 @@ from alm.training.whole_checkpoints import WholeCheckpoints
 def fit_device(config: Any, finish: Callable[[], None]) -> None:
     """Set device, `bf16` and pinned memory of a TRL configuration to what there is, and `finish` it by TRL's own `__post_init__`.
 
-    Raises `ValueError` on a launch that would not train on all of its processes together (`alm.training.processes`).
+    Raises `ValueError` on a launch that would not train on all of its processes together (`alm.training.processes`), and on a
+    --report_to that cannot be reported to.
     """
     choose_device(config)
     accelerated = torch.accelerator.is_available() and not config.use_cpu
@@ -43,7 +45,19 @@ def fit_device(config: Any, finish: Callable[[], None]) -> None:
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing. is deprecated", category=FutureWarning)
         finish()
     require_all_processes(config)
+    _require_reporters(config.report_to)
     gather_when_saving(config)
+
+
+def _require_reporters(names: list[str]) -> None:
+    """Raise `ValueError` where --report_to names what is not installed: the trainer would find out when all data are made."""
+    found = get_available_reporting_integrations()
+    unlisted = ("azure_ml", "flyte")  # known to Transformers, but not always, or never, among those found
+    if missing := [name for name in names if name not in (*found, *unlisted)]:
+        raise ValueError(
+            f"--report_to {' '.join(missing)}: not installed, or not known to Transformers; installed here: {', '.join(found) or 'none'}. "
+            "Install it (pip install tensorboard, wandb or trackio), or leave it out: training_log.jsonl is written in any case"
+        )
 
 
 class CompleteCheckpoints(WholeCheckpoints):

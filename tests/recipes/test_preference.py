@@ -405,6 +405,9 @@ def test_command_line_refusals(main: Any, workshop: Any, undecided: Path, tmp_pa
     with pytest.raises(ConfigFileError, match="no vocoder"):
         heard = grpo(workshop, undecided, tmp_path, "--rewards", "wer", "--max_seconds", "1")
         main([*heard, "--data", str(say), "--held_out", str(say)])
+    open_ended = write(tmp_path / "open.jsonl", [{"prompt": "What is it?"}])
+    with pytest.raises(DataError, match=r"--rewards choice: no row of .*open\.jsonl has 'choices'"):
+        main([*grpo(workshop, undecided, tmp_path, "--rewards", "choice"), "--data", str(open_ended)])
     with pytest.raises(DataError, match=r"asks for audio and .* for text"):
         main([*grpo(workshop, undecided, tmp_path, "--rewards", "choice"), "--held_out", str(say)])
     with pytest.raises(LengthError, match=r"more than the 512.*--max_completion_length"):

@@ -147,6 +147,25 @@ def test_it_does_not_go_on_with_another_batch(clips: Path, numbers: Path, traine
         train(clips, numbers, tmp_path, "--per_device_train_batch_size", "2")
 
 
+def test_it_does_not_go_on_with_other_data_or_numbers(
+    clips: Path, numbers: Path, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained / "checkpoint-4", tmp_path / "run" / "checkpoint-4")
+    for name in ("captions.model", "config.json", "data.json"):
+        shutil.copy(trained / name, tmp_path / "run")
+    larger = tmp_path / "larger.yaml"
+    larger.write_text(numbers.read_text() + "decoder_num_hidden_layers: 2\n")
+    moved = shutil.copytree(clips, tmp_path / "moved")
+    table = (clips / "metadata.csv").read_text()
+    (moved / "metadata.csv").write_text(table.replace("low", "deep"))
+    for other, what in (((moved, numbers), ()), ((clips, larger), ()), ((clips, numbers), ("--crop_seconds", "0.3"))):
+        with pytest.raises(DataError, match="training data differ from those this run began with"):
+            train(*other, tmp_path / "run", *what)
+    (moved / "metadata.csv").write_text(table)
+    train(moved, numbers, tmp_path / "run")  # the same clips elsewhere
+    assert same_weights(tmp_path / "run", trained)
+
+
 @pytest.mark.slow
 def test_kill_9_at_any_moment(clips: Path, numbers: Path, tmp_path: Path) -> None:
     """Killed three times, each time after another checkpoint, then run to its end: the losses and weights of an unbroken run."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from alm.checkpoint import LoadedCheckpoint
+from alm.data.example import DataError
 from alm.training import attention
 from alm.training.attention import NAME, use_attention, use_attention_by_document
 
@@ -85,3 +86,15 @@ def test_chosen_by_what_is_there(
     model: Any = Model()
     use_attention(model, name, use_cpu)
     assert model.name == chosen
+
+
+def test_what_is_not_installed_is_one_clear_error() -> None:
+    class Model:
+        def set_attn_implementation(self, name: str) -> None:
+            raise ImportError("the package is not there.")
+
+    model: Any = Model()
+    with pytest.raises(
+        DataError, match=r"--attention flash_attention_2: the package is not there\. .* give --attention auto"
+    ):
+        use_attention(model, "flash_attention_2", use_cpu=False)

@@ -10,6 +10,7 @@ import torch
 from trl import SFTConfig
 
 from alm.data.example import DataError
+from alm.training import trl_parts
 from alm.training.sft import SequenceConfig
 from alm.training.spread import SPREAD, Spread, require_same_spread, write_spread
 
@@ -32,6 +33,16 @@ def config(folder: Path, **options: Any) -> SFTConfig:
 def test_without_an_accelerator_the_cpu_is_chosen(tmp_path: Path) -> None:
     made = config(tmp_path)
     assert made.use_cpu and made.world_size == 1 and not made.bf16
+
+
+def test_what_cannot_be_reported_to_is_refused_at_once(launcher: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    launcher.setattr(trl_parts, "get_available_reporting_integrations", lambda: ["tensorboard"])
+    assert SequenceConfig(str(tmp_path), max_length=32, packing=True, report_to="tensorboard").report_to == [
+        "tensorboard"
+    ]
+    for name in ("wandb", "tensorbord"):
+        with pytest.raises(ValueError, match=f"--report_to {name}: not installed.*installed here: tensorboard"):
+            SequenceConfig(str(tmp_path), max_length=32, packing=True, report_to=name)
 
 
 @NO_ACCELERATOR

@@ -27,6 +27,9 @@ def test_requests() -> None:
     for wrong in ("sing=x", "speak", "sound= "):
         with pytest.raises(DataError, match="speak=TEXT"):
             Request.parse(wrong)
+    Request("ask", "Who?").require_file()
+    with pytest.raises(DataError, match=r"there is no file nowhere\.wav"):
+        Request.parse("ask=nowhere.wav|Who?").require_file()
 
 
 @pytest.mark.parametrize("lora", [False, True])
