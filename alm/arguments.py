@@ -136,6 +136,12 @@ def require_output(output: str, *inputs: str | None) -> None:
         raise ValueError(f"--output {output} would replace what the run reads; give another file")
 
 
+def beside(output: str, ending: str) -> Path:
+    """A file or folder that belongs to the result file `output`: its name with another ending."""
+    path = Path(output)  # not with_suffix: of "qwen3-0.6b" it would leave "qwen3-0"
+    return path.with_name(path.name.removesuffix(".json") + ending)
+
+
 def run_main(main: Callable[[], None]) -> None:
     """Run a script's `main`; turn a user's mistake into one line on stderr and exit code 1.
 

@@ -15,11 +15,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from alm.arguments import option, parse_arguments, run_main
+from alm.arguments import beside, option, parse_arguments, run_main
 from alm.data import mmau
 from alm.data.choice_rows import find_audio
 from alm.data.example import DataError
-from alm.scoring.choice_run import Benchmark, ChoiceArguments, beside, run
+from alm.scoring.choice_run import Benchmark, ChoiceArguments, run
 from alm.scoring.multiple_choice import ChoiceRule
 from alm.scoring.processes import launched
 from alm.scoring.submission import submit

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alm.arguments import option, parse_arguments, run_main
+from alm.arguments import beside, option, parse_arguments, run_main
 from alm.data.example import DataError
 
 
@@ -118,8 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     from alm.scoring.sound.summary import build
     from alm.scoring.sound.table import render
 
-    output = Path(args.output)
-    items = output.with_name(output.name.removesuffix(".json") + ".items.jsonl")
+    items = beside(args.output, ".items.jsonl")
     system, paired, lost = open_system(args, clips)
     done = score(args, choice, system, paired, items)
     problems = [*done.runner.problems.values(), *(f"{name}: no reconstruction" for name in lost)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from alm.arguments import option, require_output
+from alm.arguments import beside, option, require_output
 from alm.data.example import DataError
 from alm.scoring.answers import Answer, Answers, Question, Rule
 from alm.scoring.choice_settings import CONTROLS, SHUFFLED_AUDIO, LoopSettings
@@ -99,12 +99,6 @@ class ChoiceArguments(SystemArguments):
     def items_path(self) -> Path:
         """Where the rows of the items go, beside the result."""
         return beside(self.output, ".items.jsonl")
-
-
-def beside(output: str, ending: str) -> Path:
-    """A file that belongs to a result: its name with another ending."""
-    path = Path(output)  # not with_suffix: of "qwen3-0.6b" it would leave "qwen3-0"
-    return path.with_name(path.name.removesuffix(".json") + ending)
 
 
 @dataclass(frozen=True)

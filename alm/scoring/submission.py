@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from alm.arguments import beside
 from alm.data.example import DataError
-from alm.scoring.choice_run import Benchmark, ChoiceArguments, beside, score
+from alm.scoring.choice_run import Benchmark, ChoiceArguments, score
 from alm.scoring.item_log import read_rows
 from alm.scoring.results import Result, render_table, write_result, write_text_atomically
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alm.arguments import option
+from alm.arguments import beside, option
 
 if TYPE_CHECKING:
     from alm.data.example import Message
@@ -50,8 +50,7 @@ class SynthesisArguments:
 
     def beside(self, ending: str) -> Path:
         """A file or folder beside the result, named after it."""
-        output = Path(self.output)
-        return output.with_name(output.name.removesuffix(".json") + ending)
+        return beside(self.output, ending)
 
     @property
     def paths(self) -> dict[str, str]:

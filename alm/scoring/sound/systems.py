@@ -1,6 +1,5 @@
 """What turns an original into a reconstruction: a codec of the zoo, or a folder of another system's files."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from alm.scoring.clips import file_digest
 from alm.scoring.manifest import weights_digest
 from alm.scoring.sound.base import Waveform
 from alm.scoring.sound.sources import Clip, native_rate
@@ -101,7 +101,7 @@ class StoredSystem:
 
     def digest(self, clip: Clip) -> str:
         """Digest of the stored file."""
-        return hashlib.sha256(read_bytes(self.paths[clip.id])).hexdigest()[:16]
+        return file_digest(self.paths[clip.id])
 
     def reconstruct(self, clip: Clip | None, waveform: Waveform, sampling_rate: int) -> Made:
         """Read the stored file at its own rate."""
