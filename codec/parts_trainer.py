@@ -29,8 +29,8 @@ def stopped(checkpoint: str | None) -> str | None:
 class PartsTrainer(Trainer):
     """Trainer that logs means, over batches and processes, of the parts of its loss, and may end a run for a reason.
 
-    A run that ends so writes a checkpoint with the reason in its log: one killed afterwards does not train on. The means of a log entry
-    begin anew at a resume, so entries equal those of an uninterrupted run where `save_steps` is a multiple of `logging_steps`.
+    A run that ends so writes a checkpoint with the reason in its log: one killed afterwards does not train on. `part_sums` and
+    `take_part_sums` let whoever writes checkpoints carry the next entry's means over a resume.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -43,6 +43,15 @@ class PartsTrainer(Trainer):
         for name, value in parts.items():
             self._sums[name] = self._sums.get(name, torch.zeros(())) + value.detach().float().cpu()
             self._counts[name] = self._counts.get(name, 0) + 1
+
+    def part_sums(self) -> dict[str, Any]:
+        """What this process has summed since the last entry of the log, for JSON: `parts`, name → sum and number of batches."""
+        return {"parts": {name: [float(total), self._counts[name]] for name, total in self._sums.items()}}
+
+    def take_part_sums(self, sums: Mapping[str, Any]) -> None:
+        """Go on from `part_sums`."""
+        self._sums = {name: torch.tensor(total) for name, (total, _) in sums["parts"].items()}
+        self._counts = {name: count for name, (_, count) in sums["parts"].items()}
 
     def reason_to_stop(self, logs: Mapping[str, float]) -> str | None:
         """Called with each log entry, the same on all processes."""

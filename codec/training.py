@@ -1,6 +1,7 @@
 """Stage-1 training on Transformers' Trainer: what is logged, what is decayed, and the codebook's care. The losses are the model's."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -101,6 +102,15 @@ class CodecTrainer(PartsTrainer):
             logs |= {"code_perplexity": round(perplexity(hits), 1), "restarted": self._restarted}
             self._restarted = 0
         super().log(logs, *args, **kwargs)
+
+    def part_sums(self) -> dict[str, Any]:
+        """Also the number of restarted codes."""
+        return {**super().part_sums(), "restarted": self._restarted}
+
+    def take_part_sums(self, sums: Mapping[str, Any]) -> None:
+        """Go on from `part_sums`."""
+        super().take_part_sums(sums)
+        self._restarted = sums["restarted"]
 
     @torch.no_grad()
     def prediction_step(self, model: nn.Module, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Any:

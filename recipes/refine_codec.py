@@ -203,7 +203,7 @@ def make_trainer(
     codec: Any, critics: Any, crops: Any, held_out: Any, checkpoint: str | None, args: RefineArguments, training: Any
 ) -> "RefinementTrainer":
     """Trainer with its callbacks."""
-    from alm.training.codec_run import whole_checkpoints
+    from alm.training.codec_run import resumable
     from codec.coded_crops import collate_coded
     from codec.ema import MovingAverage
     from codec.refinement import DecoderRefinement, RefinementError
@@ -228,7 +228,7 @@ def make_trainer(
     callbacks: list[Any] = [SetEpoch(crops)]
     if args.ema_decay is not None:
         callbacks.append(MovingAverage(task, args.ema_decay, checkpoint))
-    trainer: RefinementTrainer = whole_checkpoints(RefinementTrainer)(
+    trainer: RefinementTrainer = resumable(RefinementTrainer)(
         task,
         args=training,
         train_dataset=crops,
@@ -254,7 +254,6 @@ def save(trainer: "RefinementTrainer", codec: Any, args: RefineArguments) -> Non
     refined.save_pretrained(output)
     if args.discriminator_trainable:
         trainer.critics.discriminator.save_pretrained(output / "discriminator")
-    run.write_log(output, trainer.state.log_history)
     for reason in crops.unreadable.values():
         print(f"unreadable, replaced: {reason}")
     for entry in trainer.state.log_history:

@@ -201,7 +201,7 @@ def make_trainer(
     training: Any,
 ) -> "CodecTrainer":
     """Trainer with its callbacks."""
-    from alm.training.codec_run import whole_checkpoints
+    from alm.training.codec_run import resumable
     from codec.data import CropDataset
     from codec.ema import MovingAverage
     from codec.training import CodecTrainer, SetEpoch
@@ -210,7 +210,7 @@ def make_trainer(
     if args.ema_decay is not None:
         callbacks.append(MovingAverage(model, args.ema_decay, checkpoint))
     validation = CropDataset(held_out, crops.spec, args.crop_seconds, args.seed) if held_out else None
-    trainer: CodecTrainer = whole_checkpoints(CodecTrainer)(
+    trainer: CodecTrainer = resumable(CodecTrainer)(
         model=model,
         args=training,
         train_dataset=crops,
@@ -237,7 +237,6 @@ def save(trainer: "CodecTrainer", collate: "CaptionCollator", args: CodecArgumen
     collate.caption_tokenizer.save(output / "pretraining")
     codec = EntangleCodec(model.codec)
     codec.save_pretrained(output)
-    run.write_log(output, trainer.state.log_history)
     for reason in crops.unreadable.values():
         print(f"unreadable, replaced: {reason}")
     if collate.truncated:

@@ -122,7 +122,7 @@ def make_trainer(
 ) -> Any:
     """Trainer over crops with their codes."""
     from alm.data.coded_clips import StoredCodes
-    from alm.training.codec_run import whole_checkpoints
+    from alm.training.codec_run import resumable
     from codec.coded_crops import CodedMelCrops, collate_coded
     from codec.discriminator import DiscriminatorError
     from codec.discriminator_training import DiscriminatorTrainer, DiscriminatorTraining, Shares
@@ -140,7 +140,7 @@ def make_trainer(
         return CodedMelCrops(*settings, codes_of=StoredCodes(store))
 
     data = crops(mix_clips(clips.sources, args.weights, args.seed))
-    return whole_checkpoints(DiscriminatorTrainer)(
+    return resumable(DiscriminatorTrainer)(
         DiscriminatorTraining(
             discriminator, codec.model, args.r1_weight, Shares(args.sampled_share, args.many_steps_share)
         ),
@@ -159,7 +159,6 @@ def save(trainer: Any, fingerprint: str, args: DiscriminatorArguments) -> None:
 
     output, crops = Path(args.output_dir), trainer.train_dataset
     trainer.model.discriminator.save_pretrained(output)
-    run.write_log(output, trainer.state.log_history)
     for reason in crops.unreadable.values():
         print(f"unreadable, replaced: {reason}")
     for entry in trainer.state.log_history:

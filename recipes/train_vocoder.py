@@ -140,7 +140,6 @@ def main(argv: list[str] | None = None) -> None:
     vocoder.save_pretrained(output)
     codec.model.attach_vocoder(vocoder)
     codec.save_pretrained(args.codec)
-    run.write_log(output, trainer.state.log_history)
     for reason in crops.unreadable.values():
         print(f"unreadable, replaced: {reason}")
     parts = {"recipe": Path(__file__).name, "mel": vocoder.config.mel_spec.fingerprint, "arguments": asdict(args)}
@@ -177,12 +176,12 @@ def make_crops(clips: Any, codec: Any, args: VocoderArguments) -> Any:
 
 def make_trainer(task: Any, settings: dict[str, Any], args: VocoderArguments) -> Any:
     """Transformers' Trainer, with a second optimizer where there are discriminators."""
-    from alm.training.codec_run import whole_checkpoints
+    from alm.training.codec_run import resumable
     from codec.vocoder_trainer import AdversarialTrainer, VocoderTrainer
 
     if args.adversarial:
-        return whole_checkpoints(AdversarialTrainer)(task, **settings, pretrain_steps=args.pretrain_steps)
-    return whole_checkpoints(VocoderTrainer)(task, **settings)
+        return resumable(AdversarialTrainer)(task, **settings, pretrain_steps=args.pretrain_steps)
+    return resumable(VocoderTrainer)(task, **settings)
 
 
 def plan(task: Any, clips: int, args: VocoderArguments, training: Any) -> str:

@@ -73,8 +73,8 @@ class PreferenceRun:
     def _trainer(self, loaded: "LoadedCheckpoint", data: Any, held_out: Any, kind: str | None) -> Any:
         from alm.preference.trainers import PairTrainer, QuestionTrainer
         from alm.training.lora import base_reference
-        from alm.training.sft import JsonLinesLog
         from alm.training.stopping import StopAtSignal
+        from alm.training.training_log import JsonLinesLog
 
         config = self._lora(loaded.processor)
         loaded.model.name_or_path = base_reference(self.args.model)  # peft takes the adapter's base from here

@@ -14,6 +14,7 @@ from alm.training.layout import WORDS, Layout
 from alm.training.plan import Plan, gpu_line
 from alm.training.run import settle_batch
 from alm.training.stopping import StopAtSignal
+from alm.training.training_log import JsonLinesLog
 from alm.training.trl_parts import fit_device
 from alm.training.whole_checkpoints import WholeCheckpoints
 
@@ -75,15 +76,28 @@ def planned(lines: Sequence[str], memory: Any, args: MachineArguments, layout: L
     return Plan("\n".join([*lines, *words, *gpu_line(memory, args.gpu_memory, indent=17)]), memory)
 
 
-def whole_checkpoints(trainer: type[Trainer]) -> Any:
-    """The class of a trainer, its checkpoints there wholly or not at all; one is written where SIGTERM stops the run."""
-    return type(trainer.__name__, (_Stopping, trainer), {})
+def resumable(trainer: type[Trainer]) -> Any:
+    """The class of a codec's trainer (`codec.parts_trainer`) whose checkpoints are there wholly or not at all, one of them where SIGTERM
+    stops the run, and whose log is written as it trains.
+    """
+    return type(trainer.__name__, (_Resumable, trainer), {})
 
 
-class _Stopping(WholeCheckpoints):
+class _Resumable(WholeCheckpoints):
     def __init__(self, *args: Any, callbacks: Sequence[Any], **kwargs: Any) -> None:
-        stopping = {"callbacks": [*callbacks, StopAtSignal()]}
-        super().__init__(*args, **stopping, **kwargs)
+        log = JsonLinesLog(kwargs["args"].output_dir)
+        super().__init__(*args, **kwargs | {"callbacks": [*callbacks, log, StopAtSignal()]})
+
+    def log_sums(self) -> dict[str, Any]:
+        """Also the parts of the loss."""
+        trainer: Any = self
+        return {**super().log_sums(), **trainer.part_sums()}
+
+    def take_log_sums(self, sums: dict[str, Any]) -> None:
+        """Go on from `log_sums`."""
+        super().take_log_sums(sums)
+        trainer: Any = self
+        trainer.take_part_sums(sums)
 
 
 def _require_whole(layout: Layout) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -14,6 +13,7 @@ from alm.data.example import DataError
 from alm.data.tokens_files import write_atomic
 from alm.scoring.manifest import environment
 from alm.training.saving import STATE, checkpoints, discard, is_whole, tidy
+from alm.training.training_log import TRAINING_LOG
 from alm.vocabulary import AudioVocabulary, ContractError
 
 MANIFEST = "manifest.json"
@@ -21,7 +21,6 @@ MANIFEST = "manifest.json"
 SEQUENCES = "sequences"
 ADAPTER = "adapter"
 SAMPLES = "samples"
-TRAINING_LOG = "training_log.jsonl"
 
 
 def begin(output: Path, ranks: Any, overwrite: bool, resume: str = "auto") -> str | None:
@@ -111,25 +110,6 @@ def is_complete(checkpoint: str | None, max_steps: int) -> bool:
         return False
     state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
     return int(state["global_step"]) >= (max_steps if max_steps > 0 else int(state["max_steps"]))
-
-
-def write_log(output: Path, history: list[dict[str, Any]]) -> None:
-    """Write a trainer's `state.log_history` as JSON lines."""
-    text = "".join(json.dumps(entry) + "\n" for entry in history)
-    write_atomic(output / TRAINING_LOG, text.encode())
-
-
-def drop_later(log: Path, step: int) -> None:
-    """Keep the JSON lines of a log, where there is one, up to the step that a run goes on from; none from step 0."""
-    if not log.is_file():
-        return
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-    write_atomic(log, "".join(line for line in lines if step and _step_of(line) <= step).encode())
-
-
-def _step_of(line: str) -> float:
-    """The step of a line of a log; beyond any for a line that was not written to its end."""
-    return float(json.loads(line)["step"]) if line.endswith("}\n") else math.inf
 
 
 def clear(output: Path) -> None:

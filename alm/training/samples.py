@@ -15,7 +15,8 @@ from alm.processing import AudioLanguageProcessor
 from alm.prompts import question_messages, sound_messages, speech_messages
 from alm.scoring.sound.spectrograms import spectrograms
 from alm.training.processes import uses_fsdp, whole_models
-from alm.training.run import SAMPLES, drop_later
+from alm.training.run import SAMPLES
+from alm.training.training_log import drop_later
 
 Kind = Literal["ask", "speak", "sound"]
 LOG = "samples.jsonl"

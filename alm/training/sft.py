@@ -1,8 +1,5 @@
 """Supervised fine-tuning on packed token sequences with TRL's SFTTrainer, in the form that is right and fast on any device."""
 
-import json
-import os
-import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +10,6 @@ import numpy as np
 import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 from trl.models import unwrap_model_for_generation
 
@@ -24,9 +20,10 @@ from alm.encoding import IGNORED
 from alm.processing import AudioLanguageProcessor
 from alm.training.attention import use_attention
 from alm.training.cross_entropy import cross_entropy_in_place
-from alm.training.run import ADAPTER, TRAINING_LOG, drop_later
+from alm.training.run import ADAPTER
 from alm.training.saving import ASIDE, put_contents_in_place, rotate, writing
 from alm.training.stopping import StopAtSignal
+from alm.training.training_log import JsonLinesLog
 from alm.training.trl_parts import CompleteCheckpoints, fit_device
 
 
@@ -101,32 +98,6 @@ class SequenceTrainer(CompleteCheckpoints, SFTTrainer):
             logs["mean_token_accuracy"] = correct / labelled
         self._counts.zero_()
         super().log(logs, start_time)
-
-
-class JsonLinesLog(TrainerCallback):
-    """Every log record as one line of `training_log.jsonl`, with step and seconds; a resumed run goes on behind its step."""
-
-    def __init__(self, folder: str | Path) -> None:
-        self.path = Path(folder) / TRAINING_LOG
-        self.start = time.monotonic()
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Drop the lines behind the step that training starts from."""
-        self.start = time.monotonic()
-        if state.is_world_process_zero:
-            drop_later(self.path, state.global_step)
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
-    ) -> None:
-        """Append one record; none is the summary of a run that is not at its end."""
-        summary = "train_runtime" in (logs or {})
-        if state.is_world_process_zero and not (summary and state.global_step < state.max_steps):
-            record = {"step": state.global_step, "seconds": round(time.monotonic() - self.start, 2), **(logs or {})}
-            with writing(self.path, self.path.parent), self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-                os.fsync(file.fileno())  # a checkpoint that survives a power cut must not know more than the log
 
 
 def build_trainer(

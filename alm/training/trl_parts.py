@@ -1,6 +1,5 @@
 """What our trainers share, whichever of TRL's they are: defaults that run without an accelerator, and what they save."""
 
-import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -92,35 +91,14 @@ class CompleteCheckpoints(WholeCheckpoints):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: a card without evaluation would only mislead."""
 
-    def _save_rng_state(self, output_dir: str) -> None:
-        """Beside each process's random state what it has summed for the next entry of the log: an interruption changes no entry."""
-        super()._save_rng_state(output_dir)  # type: ignore[misc]
-        text = json.dumps(self.log_sums(), default=float)
-        (Path(output_dir) / self._sums_file()).write_text(text, encoding="utf-8")
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        super()._load_rng_state(checkpoint)  # type: ignore[misc]
-        if checkpoint is not None and (file := Path(checkpoint) / self._sums_file()).is_file():
-            self.take_log_sums(json.loads(file.read_text(encoding="utf-8")))
-
     def log_sums(self) -> dict[str, Any]:
-        """What this process has summed since the last entry of the log."""
+        """Also TRL's own metrics and the number of tokens."""
         trainer: Any = self
-        return {
-            "loss": float(trainer._tr_loss),
-            "logged_step": trainer._globalstep_last_logged,
-            "tokens": trainer._total_train_tokens,
-            "metrics": trainer._metrics["train"],
-        }
+        return {**super().log_sums(), "tokens": trainer._total_train_tokens, "metrics": trainer._metrics["train"]}
 
     def take_log_sums(self, sums: dict[str, Any]) -> None:
         """Go on from `log_sums`."""
+        super().take_log_sums(sums)
         trainer: Any = self
-        trainer._tr_loss += sums["loss"]
-        trainer._globalstep_last_logged = sums["logged_step"]
         trainer._total_train_tokens = sums["tokens"]
         trainer._metrics["train"].update(sums["metrics"])
-
-    def _sums_file(self) -> str:
-        args: Any = self.args  # type: ignore[attr-defined]
-        return f"log_sums_{args.process_index}.json"

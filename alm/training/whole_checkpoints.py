@@ -1,5 +1,6 @@
-"""Checkpoints of any of Transformers' trainers, there wholly or not at all whenever the run is killed."""
+"""Checkpoints of any of Transformers' trainers: there wholly or not at all whenever the run is killed, and with what its log has summed."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,29 @@ class WholeCheckpoints:
         """Upload a checkpoint from its place, not from where it is being written."""
         if self._aside is None:
             super()._push_from_checkpoint(checkpoint_folder)  # type: ignore[misc]
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Beside each process's random state what it has summed for the next entry of the log: an interruption changes no entry."""
+        super()._save_rng_state(output_dir)  # type: ignore[misc]
+        text = json.dumps(self.log_sums(), default=float)
+        (Path(output_dir) / self._sums_file()).write_text(text, encoding="utf-8")
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)  # type: ignore[misc]
+        if checkpoint is not None and (file := Path(checkpoint) / self._sums_file()).is_file():
+            self.take_log_sums(json.loads(file.read_text(encoding="utf-8")))
+
+    def log_sums(self) -> dict[str, Any]:
+        """What this process has summed since the last entry of the log."""
+        trainer: Any = self
+        return {"loss": float(trainer._tr_loss), "logged_step": trainer._globalstep_last_logged}
+
+    def take_log_sums(self, sums: dict[str, Any]) -> None:
+        """Go on from `log_sums`."""
+        trainer: Any = self
+        trainer._tr_loss += sums["loss"]
+        trainer._globalstep_last_logged = sums["logged_step"]
+
+    def _sums_file(self) -> str:
+        args: Any = self.args  # type: ignore[attr-defined]
+        return f"log_sums_{args.process_index}.json"

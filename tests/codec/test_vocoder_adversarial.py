@@ -31,6 +31,7 @@ needs_package = pytest.mark.skipif(
     reason="needs the package vocos: pip install -c constraints/cpu.txt -e '.[vocoder]' in a virtual environment of its own",
 )
 ROOT = Path(__file__).parents[2]
+interrupt = runpy.run_path(str(ROOT / "tests" / "recipes" / "several_runs.py"))["interrupt"]
 NUMBERS = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 
 
@@ -256,7 +257,7 @@ def test_resume_is_exact(flags: list[str], tmp_path: Path, finetune: bool, steps
     assert ["discriminator_loss" in entry for entry in log] == [False, False, True, True]
     for step in steps:
         resumed = tmp_path / str(step)
-        shutil.copytree(tmp_path / "whole" / f"checkpoint-{step}", resumed / f"checkpoint-{step}")
+        interrupt(tmp_path / "whole" / f"checkpoint-{step}", resumed)
         assert train(flags, resumed, *more) == log
         same_state(resumed / "checkpoint-4", tmp_path / "whole" / "checkpoint-4")
     assert not any("judges" in name for name in load_file(tmp_path / "whole" / "model.safetensors"))

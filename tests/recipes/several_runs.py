@@ -15,9 +15,11 @@ from pathlib import Path
 
 
 def interrupt(checkpoint: Path, output: Path) -> None:
-    """Make `output` an interrupted run."""
+    """Make `output` an interrupted run: of its finished one only what is there before the end."""
     shutil.copytree(checkpoint, output / checkpoint.name)
-    shutil.copy(checkpoint.parent / "training_log.jsonl", output)
+    for name in ("training_log.jsonl", "data.json", "captions.model", "config.json"):
+        if (checkpoint.parent / name).is_file():
+            shutil.copy(checkpoint.parent / name, output)
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "i
 
 FAST = ["--per_device_train_batch_size", "4", "--learning_rate", "5e-3", "--warmup_steps", "0", "--logging_steps", "1"]
 FAST += ["--gradient_accumulation_steps", "1", "--disable_tqdm", "true", "--use_cpu", "true", "--crop_seconds", "0.4"]
+interrupt = runpy.run_path(str(ROOT / "tests" / "recipes" / "several_runs.py"))["interrupt"]
 CARE = ["--encoder_learning_rate", "1e-3", "--restart_every", "2", "--restart_threshold", "1", "--max_steps", "10"]
 
 
@@ -73,9 +74,9 @@ def train(clips: Path, numbers: Path, output: Path, *more: str) -> None:
 
 
 def log(folder: Path) -> list[dict[str, Any]]:
-    return [
-        json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines() if "flow_loss" in line
-    ]
+    """Steps of a training log without their times."""
+    lines = map(json.loads, (folder / "training_log.jsonl").read_text().splitlines())
+    return [{**line, "seconds": 0} for line in lines if "flow_loss" in line]
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -110,12 +111,20 @@ def test_it_learns_and_ends_as_a_codec(clips: Path, trained: Path) -> None:
     "step", [4, 8, 10]
 )  # at 10 nothing is left but to write the codec: a run killed before its manifest
 def test_resume_is_exact(clips: Path, numbers: Path, trained: Path, tmp_path: Path, step: int) -> None:
-    shutil.copytree(trained / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
-    for name in ("captions.model", "config.json"):
-        shutil.copy(trained / name, tmp_path)
+    interrupt(trained / f"checkpoint-{step}", tmp_path)
     train(clips, numbers, tmp_path)
     assert same_weights(tmp_path, trained)
     assert log(tmp_path) == log(trained)
+
+
+def test_an_interruption_changes_no_entry_of_the_log(clips: Path, numbers: Path, tmp_path: Path) -> None:
+    more = ["--logging_steps", "4", "--save_steps", "3", "--save_total_limit", "9"]
+    train(clips, numbers, tmp_path / "whole", *more)
+    for step in (3, 6):
+        interrupt(tmp_path / "whole" / f"checkpoint-{step}", tmp_path / str(step))
+        train(clips, numbers, tmp_path / str(step), *more)
+        assert log(tmp_path / str(step)) == log(tmp_path / "whole")
+    assert [line["step"] for line in log(tmp_path / "whole")] == [4, 8] and log(tmp_path / "whole")[0]["restarted"] > 0
 
 
 def test_sigterm_saves_stops_and_goes_on(
@@ -142,7 +151,7 @@ def test_sigterm_saves_stops_and_goes_on(
 
 
 def test_it_does_not_go_on_with_another_batch(clips: Path, numbers: Path, trained: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained / "checkpoint-4", tmp_path / "checkpoint-4")
+    interrupt(trained / "checkpoint-4", tmp_path)
     with pytest.raises(DataError, match="was trained with 4 rows a step on 1 processes"):
         train(clips, numbers, tmp_path, "--per_device_train_batch_size", "2")
 
@@ -150,9 +159,7 @@ def test_it_does_not_go_on_with_another_batch(clips: Path, numbers: Path, traine
 def test_it_does_not_go_on_with_other_data_or_numbers(
     clips: Path, numbers: Path, trained: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(trained / "checkpoint-4", tmp_path / "run" / "checkpoint-4")
-    for name in ("captions.model", "config.json", "data.json"):
-        shutil.copy(trained / name, tmp_path / "run")
+    interrupt(trained / "checkpoint-4", tmp_path / "run")
     larger = tmp_path / "larger.yaml"
     larger.write_text(numbers.read_text() + "decoder_num_hidden_layers: 2\n")
     moved = shutil.copytree(clips, tmp_path / "moved")
@@ -290,9 +297,7 @@ def test_the_encoder_has_its_own_learning_rate(trained: Path) -> None:
 def test_the_average_of_the_weights_is_what_is_saved_and_resumes(clips: Path, numbers: Path, tmp_path: Path) -> None:
     more = ["--ema_decay", "0.5", "--save_steps", "6", "--save_total_limit", "9"]
     train(clips, numbers, tmp_path / "whole", *more)
-    shutil.copytree(tmp_path / "whole" / "checkpoint-6", tmp_path / "resumed" / "checkpoint-6")
-    for name in ("captions.model", "config.json"):
-        shutil.copy(tmp_path / "whole" / name, tmp_path / "resumed")
+    interrupt(tmp_path / "whole" / "checkpoint-6", tmp_path / "resumed")
     train(clips, numbers, tmp_path / "resumed", *more)
     whole, resumed = (load_file(tmp_path / run / "pretraining" / "model.safetensors") for run in ("whole", "resumed"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -339,9 +344,7 @@ def test_a_mixture_trains_and_resumes_exactly(clips: Path, numbers: Path, tmp_pa
         csv.writer(file).writerows([rows[0], *((clips / name, text) for name, text in rows[1:4])])
     more = ["--audio", str(clips), str(other), "--weights", "1", "1", "--save_steps", "5", "--save_total_limit", "9"]
     train(clips, numbers, tmp_path / "whole", *more)
-    shutil.copytree(tmp_path / "whole" / "checkpoint-5", tmp_path / "resumed" / "checkpoint-5")
-    for name in ("captions.model", "config.json"):
-        shutil.copy(tmp_path / "whole" / name, tmp_path / "resumed")
+    interrupt(tmp_path / "whole" / "checkpoint-5", tmp_path / "resumed")
     train(clips, numbers, tmp_path / "resumed", *more)
     whole, resumed = (load_file(tmp_path / run / "pretraining" / "model.safetensors") for run in ("whole", "resumed"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

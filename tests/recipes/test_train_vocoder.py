@@ -16,6 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from alm.data.example import DataError
 from alm.data.tokens_build import build_token_store
 from alm.vocabulary import ContractError
 from codec import EntangleCodec, EntangleCodecConfig, EntangleCodecModel, VocosModel
@@ -23,6 +24,7 @@ from codec.audio import write_audio
 from codec.entangle import CheckpointError
 
 ROOT = Path(__file__).parents[2]
+interrupt = runpy.run_path(str(ROOT / "tests" / "recipes" / "several_runs.py"))["interrupt"]
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 FAST = ["--per_device_train_batch_size", "4", "--learning_rate", "5e-3", "--logging_steps", "1", "--use_cpu", "true"]
 FAST += [
@@ -86,7 +88,7 @@ def equal(ours: Path, theirs: Path) -> bool:
 
 def test_resume_is_exact(flags: list[str], tmp_path: Path) -> None:
     train(flags, tmp_path / "whole")
-    shutil.copytree(tmp_path / "whole" / "checkpoint-3", tmp_path / "resumed" / "checkpoint-3")
+    interrupt(tmp_path / "whole" / "checkpoint-3", tmp_path / "resumed")
     train(flags, tmp_path / "resumed")
     assert equal(tmp_path / "resumed", tmp_path / "whole")
     assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
@@ -112,7 +114,7 @@ def test_finetuning_on_the_decoder(flags: list[str], codec: Path, clips: Path, t
     assert 0 < change < 0.02  # it went on from the codec's vocoder: eight steps of 1e-3 and less
 
     # resumed exactly, noise included
-    shutil.copytree(tmp_path / "tuned" / "checkpoint-3", tmp_path / "again" / "checkpoint-3")
+    interrupt(tmp_path / "tuned" / "checkpoint-3", tmp_path / "again")
     train(flags, tmp_path / "again", *tune)
     assert equal(tmp_path / "again", tmp_path / "tuned")
 
@@ -127,6 +129,20 @@ def test_finetuning_on_the_decoder(flags: list[str], codec: Path, clips: Path, t
     EntangleCodec(other.model).save_pretrained(codec)
     with pytest.raises(ContractError, match="was made with codec"):
         train(flags, tmp_path / "never", *tune, "--tokens", str(store))
+
+
+def test_it_does_not_go_on_with_other_clips_or_numbers(flags: list[str], clips: Path, tmp_path: Path) -> None:
+    train(flags, tmp_path / "whole")
+    fewer = shutil.copytree(clips, tmp_path / "fewer")
+    (fewer / "9.wav").unlink()
+    table = (clips / "metadata.csv").read_text().splitlines()
+    (fewer / "metadata.csv").write_text("\n".join(table[:-1]) + "\n")
+    larger = tmp_path / "larger.yaml"
+    larger.write_text(yaml.safe_dump({"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}))
+    for number, other in enumerate((["--audio", str(fewer)], ["--vocoder", str(larger)], ["--crop_seconds", "0.1"])):
+        interrupt(tmp_path / "whole" / "checkpoint-3", tmp_path / str(number))
+        with pytest.raises(DataError, match="training data differ from those this run began with"):
+            train(flags, tmp_path / str(number), *other)
 
 
 def test_the_plan(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

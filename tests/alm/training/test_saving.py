@@ -12,7 +12,7 @@ import pytest
 from transformers.trainer_utils import rotate_checkpoints
 
 from alm.training import saving
-from alm.training.run import begin, drop_later
+from alm.training.run import begin
 from alm.training.saving import (
     ASIDE,
     STATE,
@@ -26,6 +26,7 @@ from alm.training.saving import (
     tidy,
     writing,
 )
+from alm.training.training_log import drop_later
 
 ALONE = SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None)
 
