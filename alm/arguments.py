@@ -8,6 +8,8 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -146,10 +148,17 @@ def run_main(main: Callable[[], None]) -> None:
     """Run a script's `main`; turn a user's mistake into one line on stderr and exit code 1.
 
     A user's mistake is a `ValueError` subclass of our own packages (`codec.audio.AudioError`, `alm.data.example.DataError`,
-    `alm.vocabulary.ContractError`, …). Ctrl-C exits with 130. Anything else is a bug and keeps its traceback.
+    `alm.vocabulary.ContractError`, …). Ctrl-C exits with 130, a closed pipe (`| head`) with 141. Anything else is a bug and keeps its
+    traceback.
     """
+    # bitsandbytes, which peft imports, says at each start that a kernel for quantised inference on CPUs is not there
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left would be flushed at the end
+        sys.exit(141)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         sys.exit(130)

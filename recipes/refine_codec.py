@@ -9,8 +9,7 @@ recipes/train_discriminator.py. An interrupted run goes on where its last checkp
 With --dry_run --machine FILE the plan for that machine needs no more of CODEC and CRITIC than their config.json (or YAML of its numbers).
 """
 
-import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     from alm.data.coded_clips import StoredCodes, read_coded_clips
     from alm.data.tokens import TokenStore
     from alm.training import run
-    from alm.training.codec_run import settle_layout, step_lines
+    from alm.training.codec_run import DATA, settle_layout, step_lines
     from alm.training.spread import require_same_spread
     from codec import EntangleCodec
     from codec.coded_crops import CodedMelCrops
@@ -155,7 +154,7 @@ def main(argv: list[str] | None = None) -> None:
     checkpoint = run.begin(output, ranks, args.overwrite_output)
     require_same_spread(checkpoint, training, draws=True)
     if ranks.is_main_process:
-        run.require_same_data(output / "data.json", data, checkpoint is not None)
+        run.require_same_data(output / DATA, data, checkpoint is not None)
         told = [f"going on from {checkpoint}"] if checkpoint else [*read, *plan(config, critic.config, args)]
         print("\n".join([*told, *step_lines(args, training, layout, clips.total)]))
     set_seed(args.seed)
@@ -242,26 +241,19 @@ def make_trainer(
 
 
 def save(trainer: "RefinementTrainer", codec: Any, args: RefineArguments) -> None:
-    """The refined codec, the discriminator if it trained along, the log and the manifest."""
-    from alm.training import run
+    """The refined codec, the discriminator if it trained along and the manifest."""
+    from alm.training.codec_run import finish
     from codec import EntangleCodec
     from codec.ema import put_average
 
-    output, crops = Path(args.output_dir), trainer.train_dataset
+    output = Path(args.output_dir)
     put_average(trainer)
     refined = EntangleCodec(codec.model.cpu(), codec.feature_extractor)
     assert refined.fingerprint == codec.fingerprint, "stage 2 has changed the encoder or the quantizer"
     refined.save_pretrained(output)
     if args.discriminator_trainable:
         trainer.critics.discriminator.save_pretrained(output / "discriminator")
-    for reason in crops.unreadable.values():
-        print(f"unreadable, replaced: {reason}")
-    for entry in trainer.state.log_history:
-        if "stopped" in entry:
-            print(f"ended at step {entry['step']:,}: {entry['stopped']}")
-    parts = {"recipe": Path(__file__).name, "fingerprint": refined.fingerprint, "arguments": asdict(args)}
-    parts |= {"vq_loss": trainer.stage.vq_loss, "clips": len(crops), "unreadable": list(crops.unreadable.values())}
-    run.write_manifest(output, parts, sys.argv)
+    finish(trainer, Path(__file__).name, args, {"fingerprint": refined.fingerprint, "vq_loss": trainer.stage.vq_loss})
     print(f"refined codec saved to {output} (fingerprint {refined.fingerprint}, that of stage 1)")
 
 

@@ -8,9 +8,8 @@ An interrupted run goes on where its last checkpoint stands when the same comman
 recipes/configs/accelerate/eight_gpus.yaml --gpu_memory 80 prints the plan for that machine on any other, without data.
 """
 
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     from transformers import set_seed
 
     from alm.training import run
-    from alm.training.codec_run import settle_layout
+    from alm.training.codec_run import DATA, settle_layout
     from alm.training.spread import require_same_spread
     from codec.data import CropDataset
 
@@ -115,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     checkpoint = run.begin(output, training.distributed_state, args.overwrite_output)
     require_same_spread(checkpoint, training, draws=True)
     if training.distributed_state.is_main_process:
-        run.require_same_data(output / "data.json", digest, checkpoint is not None)
+        run.require_same_data(output / DATA, digest, checkpoint is not None)
     set_seed(args.seed)
     model, collate = build(checkpoint, output, numbers, clips, args, training)
     spec = model.config.mel_spec
@@ -226,28 +225,20 @@ def make_trainer(
 
 
 def save(trainer: "CodecTrainer", collate: "CaptionCollator", args: CodecArguments) -> None:
-    """The codec, the stage-1 model with its caption tower, the log and the manifest."""
-    from alm.training import run
+    """The codec, the stage-1 model with its caption tower and the manifest."""
+    from alm.training.codec_run import finish
     from codec import EntangleCodec
     from codec.ema import put_average
 
-    output, model, crops = Path(args.output_dir), trainer.model, trainer.train_dataset
+    output, model = Path(args.output_dir), trainer.model
     put_average(trainer)
     model.save_pretrained(output / "pretraining")
     collate.caption_tokenizer.save(output / "pretraining")
     codec = EntangleCodec(model.codec)
     codec.save_pretrained(output)
-    for reason in crops.unreadable.values():
-        print(f"unreadable, replaced: {reason}")
     if collate.truncated:
         print(f"{collate.truncated} captions were cut at {model.config.text_max_length} tokens")
-    parts = {
-        "recipe": Path(__file__).name,
-        "fingerprint": codec.fingerprint,
-        "arguments": asdict(args),
-        "clips": len(crops),
-    }
-    run.write_manifest(output, {**parts, "unreadable": list(crops.unreadable.values())}, sys.argv)
+    finish(trainer, Path(__file__).name, args, {"fingerprint": codec.fingerprint})
     print(f"codec saved to {output} (fingerprint {codec.fingerprint})")
 
 

@@ -8,8 +8,7 @@ given there, or CSV files, folders with metadata.csv and Hub data sets, as for r
 witness of recipes/refine_codec.py. An interrupted run goes on where its last checkpoint stands when the same command is given again.
 """
 
-import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     from alm.data.coded_clips import read_coded_clips
     from alm.data.tokens import TokenStore
     from alm.training import run
+    from alm.training.codec_run import DATA
     from alm.training.spread import require_same_spread
     from codec import EntangleCodec
     from codec.discriminator import MelDiscriminator, MelDiscriminatorConfig
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     checkpoint = run.begin(output, ranks, args.overwrite_output)
     require_same_spread(checkpoint, training, draws=True)
     if ranks.is_main_process:
-        run.require_same_data(output / "data.json", f"{codec.fingerprint} {clips.digest}", checkpoint is not None)
+        run.require_same_data(output / DATA, f"{codec.fingerprint} {clips.digest}", checkpoint is not None)
         print(f"going on from {checkpoint}" if checkpoint else plan(discriminator, clips, args, training))
     trainer = make_trainer(discriminator, codec, store, clips, args, training)
     if checkpoint and (run.is_complete(checkpoint, training.max_steps) or stopped(checkpoint)):
@@ -154,19 +154,12 @@ def make_trainer(
 
 
 def save(trainer: Any, fingerprint: str, args: DiscriminatorArguments) -> None:
-    """The discriminator, the log and the manifest."""
-    from alm.training import run
+    """The discriminator and the manifest."""
+    from alm.training.codec_run import finish
 
-    output, crops = Path(args.output_dir), trainer.train_dataset
+    output = Path(args.output_dir)
     trainer.model.discriminator.save_pretrained(output)
-    for reason in crops.unreadable.values():
-        print(f"unreadable, replaced: {reason}")
-    for entry in trainer.state.log_history:
-        if "stopped" in entry:
-            print(f"ended at step {entry['step']:,}: {entry['stopped']}")
-    parts = {"recipe": Path(__file__).name, "codec_fingerprint": fingerprint, "arguments": asdict(args)}
-    parts |= {"clips": len(crops), "unreadable": list(crops.unreadable.values())}
-    run.write_manifest(output, parts, sys.argv)
+    finish(trainer, Path(__file__).name, args, {"codec_fingerprint": fingerprint})
     print(f"discriminator saved to {output}")
 
 

@@ -9,8 +9,7 @@ from the codec's vocoder and lets it hear what the codec's decoder makes of its 
 checkpoint stands when the same command is given again.
 """
 
-import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     from transformers import set_seed
 
     from alm.training import run
-    from alm.training.codec_run import data_digest
+    from alm.training.codec_run import DATA, data_digest, finish
     from alm.training.spread import require_same_spread
     from codec import EntangleCodec
     from codec.data import read_clips
@@ -127,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     require_same_spread(checkpoint, training, draws=True)
     if training.distributed_state.is_main_process:
         settings = [args.split, args.weights, args.seed, args.crop_seconds, numbers, codec.fingerprint]
-        run.require_same_data(output / "data.json", data_digest(sources, settings), checkpoint is not None)
+        run.require_same_data(output / DATA, data_digest(sources, settings), checkpoint is not None)
         if checkpoint is not None:
             print(f"going on from {checkpoint}")
     trainer = make_trainer(task, {"args": training, "train_dataset": crops, "callbacks": [SetEpoch(crops)]}, args)
@@ -140,10 +139,8 @@ def main(argv: list[str] | None = None) -> None:
     vocoder.save_pretrained(output)
     codec.model.attach_vocoder(vocoder)
     codec.save_pretrained(args.codec)
-    for reason in crops.unreadable.values():
-        print(f"unreadable, replaced: {reason}")
-    parts = {"recipe": Path(__file__).name, "mel": vocoder.config.mel_spec.fingerprint, "arguments": asdict(args)}
-    run.write_manifest(output, {**parts, "unreadable": list(crops.unreadable.values())}, sys.argv)
+    parts = {"mel": vocoder.config.mel_spec.fingerprint, "codec_fingerprint": codec.fingerprint}
+    finish(trainer, Path(__file__).name, args, parts)
     print(f"vocoder saved to {output} and into {args.codec}")
 
 

@@ -88,7 +88,7 @@ def stream_speech(
     The first chunk comes after `chunk + right` frames. `left` and `right` are the frames that each is decoded with.
     """
     require_waveforms(processor)
-    grammar = span_grammar(processor, min_seconds, max_seconds)
+    grammar = span_grammar(processor.vocabulary, min_seconds, max_seconds)
     room = grammar.max_span_ids + 1
     prompts = prompt_ids(processor, [speech_messages(text)], room)
     decoder = GrammarDecoder(model, processor.tokenizer, grammar, sampling)

@@ -23,6 +23,7 @@ from alm.generation.grammar import AudioGrammar
 from alm.generation.sampling import GREEDY, Sampling
 from alm.processing import AudioLanguageProcessor, LengthError
 from alm.prompts import question_messages, sound_messages, speech_messages
+from alm.vocabulary import AudioVocabulary
 from codec.audio import write_audio
 from codec.base import Codes, Waveform
 
@@ -174,7 +175,7 @@ def generate_audio(
     `max_seconds`, and as `require_waveforms`.
     """
     require_waveforms(processor)
-    grammar = span_grammar(processor, min_seconds, max_seconds)
+    grammar = span_grammar(processor.vocabulary, min_seconds, max_seconds)
     room = grammar.max_span_ids + 1
     decoder = GrammarDecoder(model, processor.tokenizer, grammar, sampling, guidance_scale, sliced)
     against = prompt_ids(processor, [unconditional], room) if guidance_scale != 1.0 else None
@@ -191,11 +192,11 @@ def generate_audio(
     ]
 
 
-def span_grammar(processor: AudioLanguageProcessor, min_seconds: float, max_seconds: float) -> AudioGrammar:
+def span_grammar(vocabulary: AudioVocabulary, min_seconds: float, max_seconds: float) -> AudioGrammar:
     """The grammar of one audio span that lasts so long. Raises `ValueError` where no whole frame fits."""
     # rounded first: 0.58 s at 50 frames a second are 28.999999999999996 frames in binary
-    least, most = (round(seconds * processor.vocabulary.frame_rate, 6) for seconds in (min_seconds, max_seconds))
-    return AudioGrammar(processor.vocabulary, max(1, math.ceil(least)), math.floor(most))
+    least, most = (round(seconds * vocabulary.frame_rate, 6) for seconds in (min_seconds, max_seconds))
+    return AudioGrammar(vocabulary, max(1, math.ceil(least)), math.floor(most))
 
 
 def require_waveforms(processor: AudioLanguageProcessor) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from alm.training.arguments import RunArguments
+from alm.training.arguments import MachineArguments, RunArguments
 
 DPO, GRPO = "dpo", "grpo"
 REWARDS = ("choice", "validity", "wer", "clap")
@@ -11,11 +11,11 @@ DEFAULTS: dict[str, Any] = {"save_steps": 500, "save_total_limit": 2, "report_to
 
 
 @dataclass(kw_only=True)
-class PreferenceArguments(RunArguments):
+class PreferenceArguments(MachineArguments, RunArguments):
     """Flags of recipes/preference.py beside those of TRL's DPOConfig or GRPOConfig."""
 
     method: str = field(metadata={"help": "dpo (pairs) or grpo (rewards)", "choices": [DPO, GRPO]})
-    data: str = field(metadata={"help": "JSON lines of pairs (dpo) or questions (grpo)"})
+    data: str | None = field(default=None, metadata={"help": "JSON lines of pairs (dpo) or questions (grpo)"})
     held_out: str | None = field(
         default=None, metadata={"help": "file like --data, measured before and after training"}
     )
@@ -38,7 +38,10 @@ class PreferenceArguments(RunArguments):
     max_seconds: float = field(default=30.0, metadata={"help": "grpo: most length of generated audio"})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        RunArguments.__post_init__(self)
+        MachineArguments.__post_init__(self)
+        if not self.data and not self.machine:
+            raise ValueError("--data is missing: JSON lines of pairs (dpo) or questions (grpo)")
         if unknown := sorted(set(self.rewards) - set(REWARDS)):
             raise ValueError(f"--rewards {' '.join(unknown)}: accepted are {', '.join(REWARDS)}")
         if (self.method == GRPO) != bool(self.rewards):

@@ -14,12 +14,19 @@ from alm.processing import AudioLanguageProcessor
 from alm.scoring.sound.clap import find_clap, load_clap
 from alm.scoring.speech import recognition
 from alm.scoring.speech.words import word_counter
+from alm.vocabulary import AudioVocabulary
 
 OTHER_KIND = {TEXT: ("wer", "clap")}
 """Rewards that judge no turn of a kind; of audio, `choice`."""
 
 NEEDED = {"choice": ("choices", "choices"), "wer": ("say", "say"), "clap": ("caption", "sound")}
 """What a reward holds a turn against: a column of the questions, and its name in a row of --data."""
+
+
+def require_right_kind(names: Sequence[str], kind: str) -> None:
+    """Raise `ConfigFileError` where a reward of `--rewards` judges no turn of this kind."""
+    if wrong := [name for name in names if name in OTHER_KIND.get(kind, ("choice",))]:
+        raise ConfigFileError(f"--rewards {' '.join(wrong)} judge other turns than the {kind} that --data asks for")
 
 
 def require_judged(names: Sequence[str], questions: Any, file: str) -> None:
@@ -32,11 +39,11 @@ def require_judged(names: Sequence[str], questions: Any, file: str) -> None:
             )
 
 
-def grammar_of(args: PreferenceArguments, training: Any, processor: AudioLanguageProcessor, kind: str) -> AudioGrammar:
+def grammar_of(args: PreferenceArguments, training: Any, vocabulary: AudioVocabulary, kind: str) -> AudioGrammar:
     """What a turn may be; for audio TRL's limit of new ids is set to what the longest span takes."""
     if kind == TEXT:
-        return AudioGrammar(processor.vocabulary, text=True, max_spans=0)
-    grammar = span_grammar(processor, args.min_seconds, args.max_seconds)
+        return AudioGrammar(vocabulary, text=True, max_spans=0)
+    grammar = span_grammar(vocabulary, args.min_seconds, args.max_seconds)
     training.max_completion_length = grammar.max_span_ids + 1
     return grammar
 
@@ -52,15 +59,10 @@ class Judges(NamedTuple):
         cls,
         args: PreferenceArguments,
         processor: AudioLanguageProcessor,
-        kind: str,
         grammar: AudioGrammar,
         device: str = "cpu",
     ) -> "Judges":
-        """The rewards of `--rewards`. Raises `ConfigFileError` where one judges no such turn or hears nothing, `MetricUnavailable` without
-        its model.
-        """
-        if wrong := [name for name in args.rewards if name in OTHER_KIND.get(kind, ("choice",))]:
-            raise ConfigFileError(f"--rewards {' '.join(wrong)} judge other turns than the {kind} that --data asks for")
+        """The rewards of `--rewards`. Raises `ConfigFileError` where one hears nothing, `MetricUnavailable` without its model."""
         if {"wer", "clap"} & set(args.rewards):
             _require_waveforms(processor)
         make: dict[str, Callable[[], tuple[Any, str]]] = {

@@ -68,6 +68,8 @@ def _facts(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if "sequences" in manifest:
         sequences = manifest["sequences"]
         yield "tokens in one pass", f"{sequences['tokens']:,}, of which {sequences['labelled']:,} labelled"
+    if "data" in manifest:
+        yield "digest of the training data", f"`{manifest['data']['digest']}`"
     if "clips" in manifest:
         yield "clips", f"{manifest['clips']:,}"
     if "train_loss" in training:

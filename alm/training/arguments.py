@@ -68,7 +68,9 @@ class RunArguments:
         default="auto", metadata={"help": "auto (the last checkpoint of OUTPUT_DIR if there is one), true, or a folder"}
     )
     overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
-    dry_run: bool = field(default=False, metadata={"help": "read the data, print the plan, and exit"})
+    tokens_per_second: float | None = field(
+        default=None, metadata={"help": "throughput of all devices together, from which a dry run tells the days"}
+    )
 
     def __post_init__(self) -> None:
         if self.lora_rank < 0 or (self.lora_rank == 0 and self.lora_alpha is not None):
@@ -143,9 +145,6 @@ class LanguageModelArguments(MachineArguments, RunArguments):
     )
     samples_steps: int = field(default=500, metadata={"help": "steps between --samples; they are made at the end, too"})
     preview: int = field(default=0, metadata={"help": "print so many sequences, ⟦labelled parts⟧ marked, and exit"})
-    tokens_per_second: float | None = field(
-        default=None, metadata={"help": "throughput of all devices together, from which a dry run tells the days"}
-    )
 
     def __post_init__(self) -> None:
         RunArguments.__post_init__(self)

@@ -2,21 +2,27 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import Trainer, TrainingArguments
 
 from alm.arguments import ConfigFileError
+from alm.training import run
 from alm.training.arguments import MachineArguments
 from alm.training.layout import WORDS, Layout
 from alm.training.plan import Plan, gpu_line
-from alm.training.run import settle_batch
 from alm.training.stopping import StopAtSignal
 from alm.training.training_log import JsonLinesLog
 from alm.training.trl_parts import fit_device
 from alm.training.whole_checkpoints import WholeCheckpoints
+from codec.parts_trainer import STOPPED
+
+DATA = "data.json"
+"""Digest of the data that a run began with, and must go on with."""
 
 
 @dataclass
@@ -30,14 +36,12 @@ class CodecTrainingArguments(TrainingArguments):
 
 
 def settle_layout(args: MachineArguments, training: Any) -> Layout:
-    """The devices of --machine or of this launch; `--effective_batch` is settled on them. Raises `ConfigFileError` where it cannot be."""
-    half = bool(training.bf16 or training.fp16)
-    layout = Layout.read(args.machine, half) if args.machine else Layout.of(training)
+    """As `alm.training.run.settle_layout`. Raises `ConfigFileError` where the weights are sharded, too."""
+    layout = run.settle_layout(args, training)
     try:
         _require_whole(layout)
     except ValueError as error:
         raise ConfigFileError(f"--machine {args.machine}: {error}") from error
-    settle_batch(args.effective_batch, training, layout.processes)
     return layout
 
 
@@ -74,6 +78,24 @@ def planned(lines: Sequence[str], memory: Any, args: MachineArguments, layout: L
     kind = "bfloat16, weights in float32," if layout.half_precision else "float32"
     words = [f"precision        {kind} on {layout}", f"memory           about {memory} per device"]
     return Plan("\n".join([*lines, *words, *gpu_line(memory, args.gpu_memory, indent=17)]), memory)
+
+
+def finish(trainer: Any, recipe: str, args: Any, parts: Mapping[str, Any]) -> None:
+    """Say which clips could not be read and why the run ended early, if it did; write the manifest, `parts` of it the recipe's own."""
+    output, crops = Path(args.output_dir), trainer.train_dataset
+    unreadable = list(crops.unreadable.values())
+    print(*(f"unreadable, replaced: {reason}" for reason in unreadable), sep="\n", end="\n" if unreadable else "")
+    for entry in trainer.state.log_history:
+        if STOPPED in entry:
+            print(f"ended at step {entry['step']:,}: {entry[STOPPED]}")
+    common = {
+        "data": json.loads((output / DATA).read_text(encoding="utf-8")),
+        "clips": len(crops),
+        "unreadable": unreadable,
+        "arguments": asdict(args),
+        "trainer": trainer.args.to_dict(),
+    }
+    run.write_manifest(output, {"recipe": recipe, **parts, **common}, sys.argv)
 
 
 def resumable(trainer: type[Trainer]) -> Any:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from alm.checkpoint import LoadedCheckpoint
     from alm.data.rows import PackedRows
     from alm.data.tokens import TokenStore
-    from alm.processing import AudioLanguageProcessor
     from alm.training.data import DataReport, DataSet, SequenceOptions
     from alm.training.outline import Outline
     from alm.training.plan import Plan
@@ -28,16 +27,13 @@ class LanguageModelRun:
     """One run: `main` of a recipe makes it of its arguments and data sets, and calls `start`."""
 
     def __init__(self, args: LanguageModelArguments, training: Any, sets: "list[DataSet]", recipe: str) -> None:
-        from alm.training.layout import Layout
-        from alm.training.run import settle_batch
+        from alm.training.run import settle_layout
         from alm.training.samples import Request
         from alm.training.sources import replay_set
 
         if not sets and not args.machine:
             raise ConfigFileError("no data sets given; --help lists the flags that name them")
-        half = bool(training.bf16 or training.fp16)
-        self.layout = Layout.read(args.machine, half) if args.machine else Layout.of(training)
-        settle_batch(args.effective_batch, training, self.layout.processes)
+        self.layout = settle_layout(args, training)
         self.args, self.training, self.recipe = args, training, recipe
         self.sets = [*sets, *([replay_set(args.replay, args.replay_share)] if args.replay else [])]
         self.output, self.ranks = Path(args.output_dir), training.distributed_state
@@ -85,12 +81,14 @@ class LanguageModelRun:
         text_plan = self.args.text_plan(loaded.processor)
         report = self._write_tables(loaded, store)
         rows = self._open_rows(loaded.processor, store, self.output / run.SEQUENCES)
-        if self.ranks.is_main_process:
+        begun: dict[str, Any] = {}
+        if self.ranks.is_main_process:  # before training, which may take days
+            begun = {"base_model": run.model_identity(self.args.model), **self._data_parts(rows, report, store)}
             self._require_same_rows(rows, checkpoint is not None)
             print(self._plan(rows, report).text, *filter(None, [text_plan]), sep="\n")
             print(f"going on from {checkpoint}" if checkpoint else "starting from the first step")
         self.ranks.wait_for_everyone()
-        self._train(loaded, rows, report, store, checkpoint, finished)
+        self._train(loaded, rows, begun, checkpoint, finished)
 
     def load(self, checkpoint: str | None = None, finished: str | None = None) -> "LoadedCheckpoint":
         """The model to train and its processor; the trained one where a run was `finished` but for its last files."""
@@ -128,7 +126,9 @@ class LanguageModelRun:
         """What --preview or --dry_run asks for, without the weights; writes nothing that stays."""
         if not self.ranks.is_main_process:
             return
-        processor = self._processor() if self.sets else None
+        from alm.training.outline import processor_alone
+
+        processor = processor_alone(self.args.model, whole=not self.args.machine) if self.sets else None
         if self.args.preview:
             self._preview(processor, store)
             return
@@ -136,19 +136,6 @@ class LanguageModelRun:
         text_plan = self.args.text_plan(processor) if processor else ""
         print(plan.text, *filter(None, [text_plan]), sep="\n")
         plan.require_fit(self.args.gpu_memory)
-
-    def _processor(self) -> "AudioLanguageProcessor":
-        """The processor of a checkpoint that is examined, but not loaded; for another machine its small files are enough."""
-        from alm.adapters import adapter_base, is_adapter
-        from alm.checkpoint_files import local_folder
-        from alm.contract import require_no_faults
-        from alm.doctor import examine
-        from alm.processing import AudioLanguageProcessor
-
-        folder = local_folder(self.args.model, weights=not self.args.machine)
-        if not self.args.machine:
-            require_no_faults(examine(folder), self.args.model)
-        return AudioLanguageProcessor.from_pretrained(adapter_base(folder) if is_adapter(folder) else folder)
 
     def _preview(self, processor: Any, store: "TokenStore | None") -> None:
         from alm.data.sequences import preview
@@ -195,6 +182,25 @@ class LanguageModelRun:
 
         run.require_same_data(self.output / run.SEQUENCES / "data.json", data_digest(rows), going_on)
 
+    def _data_parts(self, rows: "PackedRows", report: "DataReport", store: "TokenStore | None") -> dict[str, Any]:
+        """What the manifest says of the data: what was named, what was read, and digests of all that came of it."""
+        from alm.data.rows import Shares
+        from alm.training import run
+        from alm.training.data import data_digest
+
+        sets = [
+            {"name": one.name, "task": one.task, "inputs": one.inputs, "sequences": source.table.description["digest"]}
+            for one, source in zip(self.sets, rows.sources, strict=True)
+        ]
+        return {
+            "token_store": store and store.contract,
+            "data": {"digest": data_digest(rows), "sets": sets},
+            "files": {name: run.file_digest(name) for one in self.sets for name in one.files if Path(name).is_file()},
+            "read": [vars(one) for one in report.read],
+            "sequences": {**vars(report.sequences), "packed_rows": rows.epoch_rows},
+            "mixture": asdict(Shares.of(rows)),
+        }
+
     def _outline(self) -> "Outline":
         from alm.training.outline import outline
 
@@ -215,13 +221,11 @@ class LanguageModelRun:
         self,
         loaded: "LoadedCheckpoint",
         rows: "PackedRows",
-        report: "DataReport",
-        store: "TokenStore | None",
+        begun: dict[str, Any],
         checkpoint: str | None,
         finished: str | None,
     ) -> None:
-        """Train what is left to train, save, and write the manifest last."""
-        from alm.data.rows import Shares
+        """Train what is left to train, save, and write the manifest last, the parts that were known when training `begun` in it."""
         from alm.training import run
         from alm.training.memory import ParameterCount
         from alm.training.sft import build_trainer, save_final
@@ -238,11 +242,8 @@ class LanguageModelRun:
         parts = {
             "recipe": self.recipe,
             "vocabulary": loaded.processor.vocabulary.hash,
-            "token_store": store and store.contract,
-            "files": {name: run.file_digest(name) for one in self.sets for name in one.files if Path(name).is_file()},
-            "read": [vars(one) for one in report.read],
-            "sequences": {**vars(report.sequences), "packed_rows": rows.epoch_rows},
-            "mixture": asdict(Shares.of(rows)),
+            "codec": loaded.processor.vocabulary.codec_fingerprint,
+            **begun,
             "parameters": {"total": parameters.total, "trained": parameters.trained},
             "lora": config and {"rank": config.r, "alpha": config.lora_alpha, "dropout": config.lora_dropout},
             "arguments": asdict(self.args),

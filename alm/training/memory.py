@@ -84,11 +84,13 @@ def estimate_memory(
     labelled: int,
     layout: Layout | None = None,
     gradient_checkpointing: bool = False,
+    padded: int = 0,
 ) -> MemoryEstimate:
     """Memory of one AdamW step of a Qwen3-like model on one device of `layout` (default: one CPU in float32).
 
     `tokens` is the length of the packed row times rows per device, `labelled` how many of them the loss sees. With
-    `gradient_checkpointing` the input of each layer is kept, and one layer's activations are computed again at a time.
+    `gradient_checkpointing` the input of each layer is kept, and one layer's activations are computed again at a time. `padded`: the
+    length of rows that are padded, not packed (preference training): attention has a mask, and TRL's tiles score them on any device.
     """
     layout = layout or Layout(gpu=False)
     # under autocast the residual stream keeps the float32 of the weights, else it is what the weights are cast to
@@ -97,6 +99,7 @@ def estimate_memory(
     if parameters.frozen_bytes:
         layer += _frozen_difference(config, layout.half_precision)
     item, layers = 2 if layout.half_precision else 4, config.num_hidden_layers
+    layer += padded * item  # a mask
     ends = tokens * 3 * entry  # the embedding's output, the last norm's input and output
     backward = tokens * item * 2 * (config.intermediate_size + config.hidden_size)
     weights, gradients, optimizer = _states(config, parameters, layout)
@@ -106,7 +109,7 @@ def estimate_memory(
         optimizer,
         activations=float(ends + layers * tokens * (entry if gradient_checkpointing else layer)),
         working=float(backward + (tokens * layer if gradient_checkpointing else 0)),
-        logits=_logits(config, labelled, layout, bool(parameters.frozen_bytes)),
+        logits=_logits(config, labelled, layout, bool(parameters.frozen_bytes), tiled=layout.gpu or padded > 0),
     )
 
 
@@ -156,14 +159,17 @@ def _states(config: PretrainedConfig, parameters: ParameterCount, layout: Layout
     return 4.0 * trained + frozen + casts, 4.0 * trained + buckets + parameters.copied_bytes, 8.0 * trained
 
 
-def _logits(config: PretrainedConfig, labelled: int, layout: Layout, frozen: bool) -> float:
-    """The loss and its backward pass: on a GPU in TRL's tiles, with a float32 gradient of the whole head; else labelled positions."""
+def _logits(config: PretrainedConfig, labelled: int, layout: Layout, frozen: bool, tiled: bool) -> float:
+    """The loss and its backward pass: in TRL's tiles, with a float32 gradient of the whole head; else labelled positions."""
     rows, table = config.vocab_size, config.vocab_size * config.hidden_size
     held = 2 if layout.half_precision else 4
-    if not layout.gpu:  # values, log-softmax and its gradient; after them the head's gradient beside the logits'
+    if not tiled:  # values, log-softmax and its gradient; after them the head's gradient beside the logits'
         values = 14 if layout.half_precision else 12
         return float(max(values * labelled * rows, 4 * labelled * rows + 4 * table))
-    tile = held * min(labelled, TILE_ROWS) * min(rows, TILE_COLUMNS)
+    scored = min(labelled, TILE_ROWS)
+    tile = held * scored * TILE_COLUMNS
+    if not layout.gpu:  # seven float32 tiles and one of bits, where a GPU's kernel has none
+        tile += 29 * scored * min(rows, TILE_COLUMNS)
     hidden = (4 + 2 * held) * labelled * config.hidden_size
     # DeepSpeed's and FSDP's weights are in half precision and so is their gradient; a copied table's is counted already
     cast = 2 * table if layout.half_precision and layout.sharding != "none" and not frozen else 0

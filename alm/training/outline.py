@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig
 
-from alm.adapters import lora_config
+from alm.adapters import adapter_base, is_adapter, lora_config
 from alm.checkpoint_files import local_folder
+from alm.contract import require_no_faults
+from alm.doctor import examine
 from alm.growing import RowMap
 from alm.growth_plan import QWEN3_ROWS, QWEN3_TEXT_IDS
+from alm.processing import AudioLanguageProcessor
 from alm.training.layout import Layout
 from alm.training.lora import require_whole_tables, with_lora
 from alm.vocabulary import AudioVocabulary, ContractError
@@ -25,11 +28,12 @@ class Outline(NamedTuple):
     """A model on the meta device, wrapped by peft where LoRA is asked for; `assumed`: audio tokens that it will have and has not."""
 
     model: Any
+    vocabulary: AudioVocabulary
     assumed: int
 
 
 def outline(name: str, args: Any, training: "TrainingArguments", layout: Layout) -> Outline:
-    """The shape that a run of `args` (`LanguageModelArguments`) trains, of a folder or Hub id of which only the small files are read.
+    """The shape that a run of `args` (`RunArguments`) trains, of a folder or Hub id of which only the small files are read.
 
     Raises `ContractError` where there is no `config.json` of a language model, or where `layout` leaves LoRA no whole tables.
     """
@@ -44,9 +48,20 @@ def outline(name: str, args: Any, training: "TrainingArguments", layout: Layout)
         # not `from_config`: under ZeRO-3 it would shard, which takes all processes
         model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config).to(config.dtype if as_stored else torch.float32)
         if args.lora_rank:
-            tuning = lora_config(vocabulary, args.lora_rank, args.lora_alpha, args.lora_dropout)
+            tuning = lora_config(vocabulary, args.lora_rank, args.lora_alpha)
             model = with_lora(model, tuning, name, training)
-    return Outline(model, 0 if stored else vocabulary.size)
+    return Outline(model, vocabulary, 0 if stored else vocabulary.size)
+
+
+def processor_alone(name: str, whole: bool = True) -> AudioLanguageProcessor:
+    """The processor of a checkpoint that is examined, but not loaded; where not `whole`, its small files are enough.
+
+    Raises `ContractError` for what is no sound checkpoint.
+    """
+    folder = local_folder(name, weights=whole)
+    if whole:
+        require_no_faults(examine(folder), name)
+    return AudioLanguageProcessor.from_pretrained(adapter_base(folder) if is_adapter(folder) else folder)
 
 
 def _config(folder: Path) -> PreTrainedConfig:

@@ -59,20 +59,47 @@ def plan(
         layout=layout,
         gradient_checkpointing=training.gradient_checkpointing,
     )
-    assumed = f", {shape.assumed:,} audio tokens counted that it has not yet" if shape.assumed else ""
     lines = [
-        f"model          {args.model}, {parameters.total:,} parameters, {shape.model.config.vocab_size:,} rows{assumed}",
-        f"trained        {parameters.trained:,} parameters: {_tuning(args)}",
+        *model_lines(args, shape, parameters),
         *(
             _data(args, rows, report)
             if rows and report
             else ["tokens         unknown, no data given; all are taken as labelled"]
         ),
         *_steps(args, training, layout, rows),
-        f"precision      {_precision(args, training, layout)} on {layout}",
+        precision_line(args, training, layout),
         f"memory         about {memory} per device",
     ]
     return Plan("\n".join([*lines, *gpu_line(memory, args.gpu_memory)]), memory)
+
+
+def model_lines(args: Any, shape: Outline, parameters: ParameterCount) -> list[str]:
+    """What the model is, and what of it is trained."""
+    assumed = f", {shape.assumed:,} audio tokens counted that it has not yet" if shape.assumed else ""
+    return [
+        f"model          {args.model}, {parameters.total:,} parameters, {shape.model.config.vocab_size:,} rows{assumed}",
+        f"trained        {parameters.trained:,} parameters: {_tuning(args)}",
+    ]
+
+
+def precision_line(args: Any, training: Any, layout: Layout) -> str:
+    """What computes in which type, and where."""
+    return f"precision      {_precision(args, training, layout)} on {layout}"
+
+
+def batch_words(training: Any, layout: Layout, what: str) -> tuple[int, str]:
+    """How many rows, pairs or turns a step has over all devices, and how they come about."""
+    parts = (training.per_device_train_batch_size, training.gradient_accumulation_steps, layout.processes)
+    words = f"({parts[0]} {what} a device × {parts[1]} accumulated × {parts[2]})"
+    return parts[0] * parts[1] * parts[2], words
+
+
+def time_line(tokens: float, tokens_per_second: float | None) -> list[str]:
+    """How long `tokens` take at a throughput; nothing where it is not told."""
+    if not tokens_per_second:
+        return []
+    days = tokens / tokens_per_second / 86_400
+    return [f"time           {days:.1f} days for {tokens:,.0f} tokens at {tokens_per_second:,.0f} a second"]
 
 
 def gpu_line(memory: Memory, gpu_memory: float | None, indent: int = 15) -> list[str]:
@@ -88,7 +115,8 @@ def gpu_line(memory: Memory, gpu_memory: float | None, indent: int = 15) -> list
 def _tuning(args: Any) -> str:
     if not args.lora_rank:
         return "full fine-tuning"
-    return f"LoRA of rank {args.lora_rank} and the new rows{', on a base in 4 bits' if args.quantize_base else ''}"
+    quantized = getattr(args, "quantize_base", False)
+    return f"LoRA of rank {args.lora_rank} and the new rows{', on a base in 4 bits' if quantized else ''}"
 
 
 def _precision(args: Any, training: Any, layout: Layout) -> str:
@@ -121,18 +149,14 @@ def _data(args: Any, rows: PackedRows, report: DataReport) -> list[str]:
 
 def _steps(args: Any, training: Any, layout: Layout, rows: PackedRows | None) -> list[str]:
     """Steps, their size, and the days that they take."""
-    parts = (training.per_device_train_batch_size, training.gradient_accumulation_steps, layout.processes)
-    batch = parts[0] * parts[1] * parts[2]
-    size = f"{batch} rows × {args.max_length:,} tokens ({parts[0]} rows a device × {parts[1]} accumulated × {parts[2]})"
+    batch, words = batch_words(training, layout, "rows")
+    size = f"{batch} rows × {args.max_length:,} tokens {words}"
     if training.max_steps <= 0:  # epochs of data that were not given
         return [f"training       {training.num_train_epochs:g} passes, steps of {size}"]
     passes = f", about {rows.count / max(rows.epoch_rows, 1):.1f} passes" if rows else ""
-    lines = [f"training       {training.max_steps:,} steps of {size}{passes}"]
-    if args.tokens_per_second:
-        tokens = training.max_steps * batch * args.max_length
-        days = tokens / args.tokens_per_second / 86_400
-        lines.append(f"time           {days:.1f} days for {tokens:,} tokens at {args.tokens_per_second:,.0f} a second")
-    return lines
+    tokens = training.max_steps * batch * args.max_length
+    line = f"training       {training.max_steps:,} steps of {size}{passes}"
+    return [line, *time_line(tokens, args.tokens_per_second)]
 
 
 def _mixture(rows: PackedRows) -> list[str]:

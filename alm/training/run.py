@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from alm.arguments import ConfigFileError
+from alm.checkpoint_files import local_folder
 from alm.data.example import DataError
 from alm.data.tokens_files import write_atomic
 from alm.scoring.manifest import environment
+from alm.training.arguments import MachineArguments
+from alm.training.layout import Layout
 from alm.training.saving import STATE, checkpoints, discard, is_whole, tidy
 from alm.training.training_log import TRAINING_LOG
 from alm.vocabulary import AudioVocabulary, ContractError
@@ -35,6 +38,14 @@ def begin(output: Path, ranks: Any, overwrite: bool, resume: str = "auto") -> st
         tidy(output)
     ranks.wait_for_everyone()
     return starting_point(output, resume)
+
+
+def settle_layout(args: MachineArguments, training: Any) -> Layout:
+    """The devices of --machine, or of this launch; `--effective_batch` is settled on them (`settle_batch`)."""
+    half = bool(training.bf16 or training.fp16)
+    layout = Layout.read(args.machine, half) if args.machine else Layout.of(training)
+    settle_batch(args.effective_batch, training, layout.processes)
+    return layout
 
 
 def settle_batch(wanted: int | None, training: Any, processes: int | None = None) -> None:
@@ -138,6 +149,13 @@ def file_digest(path: str | Path) -> str:
     """SHA-256 of a file, 16 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def model_identity(name: str) -> dict[str, Any]:
+    """What a folder or Hub id holds now: its `name`, the Hub's `revision` (None for a folder), and each weight file's digest."""
+    folder = local_folder(name)
+    weights = {file.name: file_digest(file) for file in sorted(folder.glob("*.safetensors"))}
+    return {"name": name, "revision": None if Path(name).is_dir() else folder.name, "weights": weights}
 
 
 def write_manifest(output: Path, parts: Mapping[str, Any], command: list[str]) -> None:

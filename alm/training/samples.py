@@ -117,7 +117,7 @@ class Samples(TrainerCallback):
             return
         require_waveforms(self.processor)
         messages = speech_messages if request.kind == "speak" else sound_messages
-        grammar = span_grammar(self.processor, 0, self.max_seconds)
+        grammar = span_grammar(self.processor.vocabulary, 0, self.max_seconds)
         prompt_ids(self.processor, [messages(request.text)], grammar.max_span_ids + 1)
 
     def _sample(self, model: Any, step: int, number: int, request: Request) -> dict[str, Any]:

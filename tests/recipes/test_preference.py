@@ -26,6 +26,7 @@ from alm.processing import AudioLanguageProcessor, LengthError
 from alm.scoring.sound.base import Found
 from alm.scoring.speech.recognition import Recogniser
 from alm.scoring.speech.words import WordErrors
+from alm.training.run import file_digest
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "preference.py"
 FAST = ["--logging_steps", "1", "--gradient_checkpointing", "false", "--disable_tqdm", "true", "--warmup_steps", "0"]
@@ -128,6 +129,12 @@ def test_dpo_raises_the_margin_on_held_out_pairs(preferred: Path, workshop: Any)
     load_checkpoint(preferred)
     load_checkpoint(preferred / "checkpoint-8")
     assert not (preferred / "sequences").exists()
+    assert manifest["base_model"] == {
+        "name": str(workshop.model),
+        "revision": None,
+        "weights": {"model.safetensors": file_digest(workshop.model / "model.safetensors")},
+    }
+    assert manifest["codec"] == load_checkpoint(preferred).processor.codec.fingerprint and len(manifest["files"]) == 2
     lines = [line for line in log(preferred) if "text_loss" in line]
     measured = [manifest["text_loss"][when]["loss"] for when in ("before", "after")]
     assert [(line["step"], line["text_loss"]) for line in lines] == list(zip((0, 20), measured, strict=True))
@@ -190,9 +197,17 @@ def test_other_data_or_tuning_cannot_go_on(main: Any, workshop: Any, preferred: 
     with pytest.raises(DataError, match="was trained with full fine-tuning"):
         main(dpo(workshop, tmp_path, "--max_steps", "20", "--lora_rank", "4"))
     (output / "sequences").mkdir(exist_ok=True)
-    (output / "sequences" / "data.json").write_text('{"digest": "dpo 0000000000000000"}')
-    with pytest.raises(DataError, match="data differ"):
-        main(dpo(workshop, tmp_path, "--max_steps", "20"))
+    manifest = json.loads((preferred / "manifest.json").read_text())
+    record = output / "sequences" / "data.json"
+    record.write_text(json.dumps(manifest["data"]))
+    main(dpo(workshop, tmp_path, "--max_steps", "20"))  # the same data
+    (output / "manifest.json").unlink()
+    held = ["--held_out", str(write(tmp_path / "other.jsonl", pairs(workshop, range(3, 6))))]
+    for other in (["--data", held[1]], held, ["--seed", "3"]):
+        (output / "sequences").mkdir(exist_ok=True)
+        record.write_text(json.dumps(manifest["data"]))
+        with pytest.raises(DataError, match="data differ"):
+            main([*dpo(workshop, tmp_path, "--max_steps", "20"), *other])
     main(dpo(workshop, tmp_path, "--max_steps", "1", "--overwrite_output"))
 
 
@@ -284,6 +299,19 @@ def test_grpo_raises_held_out_accuracy(main: Any, workshop: Any, undecided: Path
     before, after = (manifest["held_out"][when]["eval_rewards/choice_accuracy/mean"] for when in ("before", "after"))
     assert before < 0.75 and after > 0.95
     load_checkpoint(tmp_path / "grpo")
+
+
+def test_other_rewards_cannot_go_on(main: Any, workshop: Any, undecided: Path, tmp_path: Path) -> None:
+    more = ["--rewards", "choice", "--max_steps", "2", "--save_steps", "1"]
+    main(grpo(workshop, undecided, tmp_path, *more))
+    output = tmp_path / "grpo"
+    data = json.loads((output / "manifest.json").read_text())["data"]
+    (output / "manifest.json").unlink()
+    (output / "sequences").mkdir()
+    for other in (["--rewards", "choice", "validity"], ["--grammar", "false"], ["--reward_weights", "2"]):
+        (output / "sequences" / "data.json").write_text(json.dumps(data))
+        with pytest.raises(DataError, match="data differ"):
+            main(grpo(workshop, undecided, tmp_path, *more, *other))
 
 
 RESUMED = ["dpo", "dpo --lora_rank 4", "grpo", "grpo --lora_rank 4 --beta 0.05", "grpo --beta 0.05"]
@@ -401,11 +429,11 @@ def test_one_file_asks_for_one_kind_of_turn(processor: Any, tmp_path: Path) -> N
 def test_command_line_refusals(main: Any, workshop: Any, undecided: Path, tmp_path: Path, capsys: Any) -> None:
     with pytest.raises(ConfigFileError, match="judge other turns"):
         main(grpo(workshop, undecided, tmp_path, "--rewards", "wer", "--max_steps", "1"))
-    say = write(tmp_path / "say.jsonl", [{"say": "bell"}])
+    say = write(tmp_path / "say.jsonl", [{"say": "bell"}, {"say": "loud"}])
     with pytest.raises(ConfigFileError, match="no vocoder"):
         heard = grpo(workshop, undecided, tmp_path, "--rewards", "wer", "--max_seconds", "1")
         main([*heard, "--data", str(say), "--held_out", str(say)])
-    open_ended = write(tmp_path / "open.jsonl", [{"prompt": "What is it?"}])
+    open_ended = write(tmp_path / "open.jsonl", [{"prompt": "What is it?"}] * 2)
     with pytest.raises(DataError, match=r"--rewards choice: no row of .*open\.jsonl has 'choices'"):
         main([*grpo(workshop, undecided, tmp_path, "--rewards", "choice"), "--data", str(open_ended)])
     with pytest.raises(DataError, match=r"asks for audio and .* for text"):
@@ -420,8 +448,50 @@ def test_command_line_refusals(main: Any, workshop: Any, undecided: Path, tmp_pa
         with pytest.raises(SystemExit):
             main(dpo(workshop, tmp_path, *more))
         assert message in capsys.readouterr().err
-    main(dpo(workshop, tmp_path, "--dry_run", output="nothing"))
-    assert "8 rows" in capsys.readouterr().out and not (tmp_path / "nothing").exists()
+    with pytest.raises(DataError, match="has 8 questions, and 16 are asked at once"):
+        main(grpo(workshop, undecided, tmp_path, "--rewards", "choice", "--gradient_accumulation_steps", "8"))
+
+
+def test_the_plan_of_pairs(main: Any, workshop: Any, tmp_path: Path, capsys: Any) -> None:
+    accelerate = SCRIPT.parent / "configs" / "accelerate"
+    elsewhere = ["--machine", str(accelerate / "eight_gpus.yaml"), "--gpu_memory", "80", "--effective_batch", "64"]
+    for more in ([], elsewhere, [*elsewhere, "--lora_rank", "4", "--num_train_epochs", "4"]):
+        main(dpo(workshop, tmp_path, "--dry_run", *more, output="nothing"))
+        out = capsys.readouterr().out
+        assert "8 pairs of" in out and "(4 held out)" in out and "GiB" in out
+        assert "trained        21,632 parameters: full fine-tuning" in out or "LoRA of rank 4" in out
+        assert ("the model without its adapter" if "--lora_rank" in more else "a frozen copy of the model") in out
+        assert ("64 pairs (4 pairs a device × 2 accumulated × 8)" in out) == bool(more)
+        assert ("at most 90%: fits" in out) == bool(more)
+    assert "training       4 steps of 64 pairs" in out and not (tmp_path / "nothing").exists()
+
+
+def test_the_plan_of_turns(main: Any, workshop: Any, undecided: Path, tmp_path: Path, capsys: Any) -> None:
+    main(grpo(workshop, undecided, tmp_path, "--rewards", "choice", "--dry_run", "--max_steps", "3"))
+    out = capsys.readouterr().out
+    assert "8 questions of" in out and "turns of up to 8" in out and "reference      none (--beta 0)" in out
+    assert (
+        "training       3 steps of 2 questions × 8 turns (16 turns a device × 1 accumulated × 1), about 0.8 passes"
+        in out
+    )
+    machine = SCRIPT.parent / "configs" / "accelerate" / "eight_gpus.yaml"
+    # without data, and with speech to be drawn: as long as it may be
+    bare = [
+        "--method",
+        "grpo",
+        "--rewards",
+        "wer",
+        "--model",
+        str(undecided),
+        "--output_dir",
+        str(tmp_path / "nothing"),
+    ]
+    bare += ["--dry_run", "--machine", str(machine), "--effective_batch", "256", "--max_seconds", "10", "--beta", "0.1"]
+    main([*bare, "--max_steps", "5", "--tokens_per_second", "1000", "--use_cpu", "true"])
+    out = capsys.readouterr().out
+    assert "5 steps of 32 questions × 8 turns (8 turns a device × 4 accumulated × 8)" in out
+    length = 2_048 + 10 * 50 + 3
+    assert f"for {5 * 256 * length:,} tokens at 1,000 a second" in out and "a frozen copy of the model" in out
 
 
 # ---- rewards ------------------------------------------------------------------------------------------------------

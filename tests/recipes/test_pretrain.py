@@ -69,6 +69,9 @@ def test_it_learns_its_tasks_and_ends_as_a_complete_checkpoint(
         *tasks[name],
         "as_it_is",
     }
+    sets = manifest["data"]["sets"]
+    assert [f"{one['name']} {one['task']}" for one in sets] == manifest["mixture"]["names"]
+    assert all(len(one["sequences"]) == 16 and one["inputs"][0].startswith("folder=") for one in sets[:-1])
     shares = dict(zip(manifest["mixture"]["names"], manifest["mixture"]["shares"], strict=True))
     rows = sum(manifest["mixture"]["rows"])
     assert abs(shares["text as_it_is"] - 0.25) <= 1 / rows

@@ -72,6 +72,10 @@ def test_it_learns_and_ends_as_a_complete_checkpoint(workshop: Any, trained: Pat
     }
     assert manifest["token_store"]["codec_fingerprint"] == processor.codec.fingerprint
     assert manifest["training"]["train_loss"] > 0 and len(manifest["files"]) == 2 and manifest["versions"]["trl"]
+    assert manifest["base_model"]["name"] == str(workshop.model)
+    assert list(manifest["base_model"]["weights"]) == ["model.safetensors"]
+    assert manifest["codec"] == processor.codec.fingerprint and len(manifest["data"]["digest"]) == 16
+    assert [one["name"] for one in manifest["data"]["sets"]] == ["musicqa", "clothoaqa"]
     assert model.config.use_cache is True
     load_checkpoint(trained / "checkpoint-10")
 

@@ -212,5 +212,5 @@ def test_a_codec_of_uneven_frames_is_refused() -> None:
 @pytest.mark.parametrize("seconds", [0.14, 0.28, 0.56, 0.58, 1.1])
 def test_exact_durations_can_be_asked_for(language_model: LoadedCheckpoint, seconds: float) -> None:
     """Whole numbers of frames, though 50 × none of them is whole in binary."""
-    grammar = span_grammar(language_model.processor, seconds, seconds)
+    grammar = span_grammar(language_model.processor.vocabulary, seconds, seconds)
     assert grammar.min_frames == grammar.max_frames == round(seconds * 50)
