@@ -68,28 +68,39 @@ def peak_bytes(action: Callable[[], None], kept: Iterable[Tensor]) -> int:
     return counter.peak
 
 
-def step_bytes(model: nn.Module, loss: Callable[[], Tensor], half: bool, beside: Iterable[Tensor] = ()) -> StepBytes:
-    """Bytes of an AdamW step of `model` on the loss that `loss()` computes, with gradients of an earlier batch in place.
+class Turn(NamedTuple):
+    """One model's part of a training step: `loss()` computes what it learns from. `half`: under autocast to bfloat16."""
 
-    `half`: under autocast to bfloat16. `beside`: tensors that lie on the device too, such as frozen models and the batch. The model may
-    be one of `in_shapes`; else its first step is really taken.
+    model: nn.Module
+    loss: Callable[[], Tensor]
+    half: bool
+
+
+def step_bytes(*turns: Turn, beside: Iterable[Tensor] = ()) -> StepBytes:
+    """Bytes of a step in which each turn's model takes one of AdamW, in their order, with gradients of an earlier batch in place.
+
+    `beside`: tensors that lie on the device too, such as frozen models and the batch. The models may be those of `in_shapes`; else their
+    first step is really taken.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained)
+    trained = [[parameter for parameter in turn.model.parameters() if parameter.requires_grad] for turn in turns]
+    optimizers = [torch.optim.AdamW(parameters) for parameters in trained]
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            value = loss()
-        value.backward()
-        optimizer.step()
+        for turn, optimizer in zip(turns, optimizers, strict=True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=turn.half):
+                value = turn.loss()
+            value.backward()
+            optimizer.step()
 
     step()
-    gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-    moments = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
-    still = [*model.parameters(), *model.buffers(), *beside]
+    gradients = [p.grad for parameters in trained for p in parameters if p.grad is not None]
+    states = [state for optimizer in optimizers for state in optimizer.state.values()]
+    moments = [value for state in states for value in state.values() if isinstance(value, Tensor)]
+    still = [tensor for turn in turns for tensor in (*turn.model.parameters(), *turn.model.buffers())]
+    still += beside
     peak = peak_bytes(step, [*still, *gradients, *moments])
-    weights, grads, states = (float(_size(tensors)) for tensors in (still, gradients, moments))
-    return StepBytes(weights, grads, states, peak - weights - grads - states)
+    weights, grads, optimizer = (float(_size(tensors)) for tensors in (still, gradients, moments))
+    return StepBytes(weights, grads, optimizer, peak - weights - grads - optimizer)
 
 
 def in_shapes() -> FakeTensorMode:

@@ -290,9 +290,9 @@ def look(
     from alm.training.codec_run import planned, step_lines
     from codec.planning import stage_two_bytes
 
-    batch, witness = training.per_device_train_batch_size, args.witness is not None
-    sizes = (batch, args.crop_seconds, layout.half_precision, args.sampled_share)
-    memory = stage_two_bytes(config, critic, *sizes, witness)
+    sizes = (training.per_device_train_batch_size, args.crop_seconds, layout.half_precision, args.sampled_share)
+    beside = {"witness": args.witness is not None, "averaged": args.ema_decay is not None}
+    memory = stage_two_bytes(config, critic, *sizes, **beside, trained_along=args.discriminator_trainable)
     lines = [*read, *plan(config, critic, args), *step_lines(args, training, layout, clips)]
     made = planned(lines, memory, args, layout)
     print(made.text)

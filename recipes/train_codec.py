@@ -249,7 +249,8 @@ def look(numbers: dict[str, Any], clips: int | None, args: CodecArguments, train
     from codec.planning import stage_one_bytes
 
     batch = training.per_device_train_batch_size
-    memory = stage_one_bytes(EntangleCodecConfig(**numbers), batch, args.crop_seconds, layout.half_precision)
+    sizes = (batch, args.crop_seconds, layout.half_precision)
+    memory = stage_one_bytes(EntangleCodecConfig(**numbers), *sizes, averaged=args.ema_decay is not None)
     made = planned(plan(numbers, clips, args, training, layout), memory, args, layout)
     print(made.text)
     made.require_fit(args.gpu_memory)

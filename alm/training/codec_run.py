@@ -31,6 +31,11 @@ class CodecTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         own: Any = self
+        if own.gradient_checkpointing:
+            raise ValueError(
+                "--gradient_checkpointing: the codec's models have none; a smaller --per_device_train_batch_size with the same "
+                "--effective_batch takes less memory"
+            )
         fit_device(own, super().__post_init__)
         _require_whole(Layout.of(own))
 

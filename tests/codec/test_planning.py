@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from codec import EntangleCodecConfig, planning
-from codec.discriminator import MelDiscriminatorConfig
+from codec.discriminator import MelDiscriminator, MelDiscriminatorConfig
 from codec.live_tensors import peak_bytes
 
 SMALL: dict[str, Any] = {
@@ -36,9 +36,9 @@ def test_the_peak_is_the_sum_of_what_is_alive() -> None:
 
 @pytest.mark.parametrize("conditioning", ["prefix", "add"])
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "bf16"])
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("stage", [1, 2, "2, trained along"])
 def test_shapes_alone_tell_what_a_step_takes(
-    stage: int, half: bool, conditioning: str, monkeypatch: pytest.MonkeyPatch
+    stage: int | str, half: bool, conditioning: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = EntangleCodecConfig(**SMALL, conditioning=conditioning, num_steps=2)
     critic = MelDiscriminatorConfig(mel=config.mel, windows=[16, 32], hidden_size=16, num_hidden_layers=2)
@@ -46,13 +46,29 @@ def test_shapes_alone_tell_what_a_step_takes(
     def measure() -> Any:
         if stage == 1:
             return planning.stage_one_bytes(config, 3, 1.0, half)
-        return planning.stage_two_bytes(config, critic, 3, 1.0, half, witness=True)
+        return planning.stage_two_bytes(config, critic, 3, 1.0, half, witness=True, trained_along=stage != 2)
 
     planned = measure()
     monkeypatch.setattr(planning, "in_shapes", nullcontext)  # the same on real tensors
     taken = measure()
     assert planned[:3] == taken[:3] and planned.total == pytest.approx(taken.total, rel=0.02)
     assert planned.weights > 4 * 100 * 64 and planned.optimizer == pytest.approx(2 * planned.gradients, rel=0.01)
+
+
+def test_an_average_is_a_copy_and_a_trained_discriminator_has_states() -> None:
+    config = EntangleCodecConfig(**SMALL)
+    critic = MelDiscriminatorConfig(mel=config.mel, windows=[16, 32], hidden_size=16, num_hidden_layers=2)
+    plain, averaged = (planning.stage_one_bytes(config, 2, 1.0, False, averaged=kept) for kept in (False, True))
+    assert averaged == plain._replace(weights=2 * plain.weights - _batch_bytes(config))
+    two = [planning.stage_two_bytes(config, critic, 2, 1.0, False, trained_along=along) for along in (False, True)]
+    size = 4 * sum(p.numel() for p in MelDiscriminator(critic).parameters())
+    assert two[1].weights == two[0].weights and two[1].gradients - two[0].gradients == size
+    assert two[1].optimizer - two[0].optimizer == pytest.approx(2 * size, rel=0.01)
+
+
+def _batch_bytes(config: EntangleCodecConfig) -> int:
+    mel, captions = 4 * 50 * config.mel_spec.num_mel_bins, 8 * config.text_max_length
+    return 2 * (mel + captions + 8)
 
 
 def test_a_longer_crop_takes_more_and_a_larger_batch_too() -> None:
