@@ -2,11 +2,16 @@
 
 import torch
 
-from codec.configuration import EntangleCodecConfig
+from codec.configuration import EntangleCodecConfig, VocosConfig
 from codec.discriminator import MelDiscriminator, MelDiscriminatorConfig
+from codec.discriminator_training import DiscriminatorTraining
+from codec.flow import sample
 from codec.live_tensors import StepBytes, Turn, in_shapes, step_bytes
 from codec.modeling import EntangleCodecForPreTraining, EntangleCodecModel
 from codec.refinement import Critics, DecoderRefinement
+from codec.vocoder import VocosModel
+from codec.vocoder_adversarial import AdversarialVocoderTraining
+from codec.vocoder_training import VocoderTraining
 
 
 def stage_one_bytes(
@@ -67,6 +72,66 @@ def stage_two_bytes(
     judges = [critics.discriminator, *([critics.witness] if critics.witness else [])]
     still = [tensor for judge in judges for tensor in (*judge.parameters(), *judge.buffers())]
     return step_bytes(*turns, beside=[mel, codes, *copies, *still])
+
+
+def discriminator_bytes(
+    config: EntangleCodecConfig, critic: MelDiscriminatorConfig, batch: int, crop_seconds: float, half: bool
+) -> StepBytes:
+    """Of a step of the discriminator alone (`codec.discriminator_training`), all made mel by the sampler; as `stage_one_bytes`."""
+    frames = round(crop_seconds * config.frame_rate)
+    with in_shapes():
+        codec = EntangleCodecModel(config)
+        task = DiscriminatorTraining(MelDiscriminator(critic), codec).train()
+        codec.train()  # in evaluation mode a CPU's linear layers pack their weights, of which shapes know nothing
+        mel = torch.zeros(batch, frames, config.mel_spec.num_mel_bins)
+        vectors = torch.zeros(batch, frames, config.codebook_dim)
+        codes = torch.zeros(batch, frames, dtype=torch.long)
+
+    def mixed(mel: torch.Tensor, codes: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        with torch.no_grad():  # without a look at the codes, which have no values
+            return sample(codec.decoder, vectors, torch.randn_like(mel), mask, config.num_steps, config.guidance_scale)
+
+    task.made.mixed = mixed  # type: ignore[method-assign]
+    turn = Turn(task, lambda: task(mel, codes)["loss"], half)
+    return step_bytes(turn, beside=[mel, codes, *codec.parameters(), *codec.buffers()])
+
+
+def vocoder_bytes(
+    vocoder: VocosConfig,
+    batch: int,
+    crop_seconds: float,
+    half: bool,
+    adversarial: bool = False,
+    decoded: EntangleCodecConfig | None = None,
+) -> StepBytes:
+    """Of a step of the vocoder, with the discriminators of the package vocos where `adversarial`; as `stage_one_bytes`.
+
+    `decoded`: the codec whose decoder's mel is heard; its weights are counted, its work, which takes no gradients, is not.
+    """
+    spec = vocoder.mel_spec
+    samples = round(crop_seconds * spec.frame_rate) * spec.hop_length
+    # made of real tensors first: the package's filters look at values
+    task = AdversarialVocoderTraining(VocosModel(vocoder)) if adversarial else VocoderTraining(VocosModel(vocoder))
+    with in_shapes():
+        _copy_all(task.train())
+        waveform = torch.zeros(batch, samples)
+        heard = torch.zeros(batch, samples // spec.hop_length, spec.num_mel_bins)
+        beside = [] if decoded is None else [*EntangleCodecModel(decoded).parameters()]
+    beside += [waveform, heard]
+    if not isinstance(task, AdversarialVocoderTraining):
+        return step_bytes(Turn(task, lambda: task(waveform)["loss"], half), beside=beside)
+    judging = Turn(task.judges, lambda: task(waveform, heard, "judges")["loss"], half)
+    speaking = Turn(task.vocoder, lambda: task(waveform, heard, "vocoder")["loss"], half)
+    return step_bytes(judging, speaking, beside=[*beside, *task.buffers()])
+
+
+def _copy_all(model: torch.nn.Module) -> None:
+    """Put a copy in the place of each parameter and buffer; within `in_shapes` it has no memory."""
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            setattr(module, name, torch.nn.Parameter(weight.detach().clone(), weight.requires_grad))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.clone())
 
 
 def _copies(model: torch.nn.Module) -> list[torch.Tensor]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
+from alm.arguments import parse_with_trainer_arguments, run_main
 from alm.training.arguments import MachineArguments, codec_trainer_arguments
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> None:
 
     layout = settle_layout(args, training)
     if args.machine:
-        look(["clips            not read"], *read_shapes(args), args, training, layout)
+        dry_run(["clips            not read"], *read_shapes(args), args, training, layout)
         return
     codec = EntangleCodec.from_pretrained(args.codec)
     config = codec.model.config
@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
         f"codec            fingerprint {codec.fingerprint}, kept: encoder and quantizer stand still",
     ]
     if args.dry_run:
-        look(read, config, critic.config, args, training, layout, clips.total)
+        dry_run(read, config, critic.config, args, training, layout, clips.total)
         return
 
     output, ranks = Path(args.output_dir), training.distributed_state
@@ -265,19 +265,17 @@ def set_sampler(config: "EntangleCodecConfig", args: RefineArguments) -> None:
 
 def read_shapes(args: RefineArguments) -> "tuple[EntangleCodecConfig, MelDiscriminatorConfig]":
     """The configurations of codec and discriminator alone, of folders or of YAML files of numbers: for a plan."""
+    from alm.training.codec_run import shape_of
     from codec import EntangleCodecConfig
     from codec.discriminator import MelDiscriminatorConfig
 
-    shapes = [
-        cls(**read_numbers(path)) if path.endswith((".yaml", ".yml")) else cls.from_pretrained(path)
-        for cls, path in ((EntangleCodecConfig, args.codec), (MelDiscriminatorConfig, args.discriminator))
-    ]
+    shapes = shape_of(EntangleCodecConfig, args.codec), shape_of(MelDiscriminatorConfig, args.discriminator)
     set_sampler(shapes[0], args)
     shapes[1].mel = shapes[0].mel
     return shapes[0], shapes[1]
 
 
-def look(
+def dry_run(
     read: list[str],
     config: "EntangleCodecConfig",
     critic: "MelDiscriminatorConfig",
@@ -286,17 +284,14 @@ def look(
     layout: Any,
     clips: int | None = None,
 ) -> None:
-    """What --dry_run prints: what was `read`, the plan, its memory. Raises `ConfigFileError` where the GPU is too small."""
-    from alm.training.codec_run import planned, step_lines
+    """Print what was `read` and the plan."""
+    from alm.training.codec_run import look
     from codec.planning import stage_two_bytes
 
     sizes = (training.per_device_train_batch_size, args.crop_seconds, layout.half_precision, args.sampled_share)
     beside = {"witness": args.witness is not None, "averaged": args.ema_decay is not None}
     memory = stage_two_bytes(config, critic, *sizes, **beside, trained_along=args.discriminator_trainable)
-    lines = [*read, *plan(config, critic, args), *step_lines(args, training, layout, clips)]
-    made = planned(lines, memory, args, layout)
-    print(made.text)
-    made.require_fit(args.gpu_memory)
+    look([*read, *plan(config, critic, args)], memory, args, training, layout, clips)
 
 
 def plan(config: "EntangleCodecConfig", critic: "MelDiscriminatorConfig", args: RefineArguments) -> list[str]:

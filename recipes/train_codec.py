@@ -103,12 +103,12 @@ def main(argv: list[str] | None = None) -> None:
     if args.contrastive_weight is not None:
         numbers["contrastive_weight"] = args.contrastive_weight
     if args.machine:
-        look(numbers, None, args, training, layout)
+        dry_run(numbers, None, args, training, layout)
         return
     clips, held_out, digest = read_sources(args, numbers)
     output = Path(args.output_dir)
     if args.dry_run:
-        look(numbers, len(clips), args, training, layout)
+        dry_run(numbers, len(clips), args, training, layout)
         return
 
     checkpoint = run.begin(output, training.distributed_state, args.overwrite_output)
@@ -153,6 +153,7 @@ def build(
     training: Any,
 ) -> "tuple[EntangleCodecForPreTraining, CaptionCollator]":
     """The model and its captions' tokenizer: new ones, fitted to the data, or those of the run that goes on."""
+    from alm.training.codec_run import step_lines
     from alm.training.layout import Layout
     from codec import EntangleCodecConfig, EntangleCodecForPreTraining
     from codec.data import CaptionCollator, mel_statistics
@@ -167,7 +168,8 @@ def build(
         if training.distributed_state.is_main_process:
             tokenizer.save(output)
             config.save_pretrained(output)
-            print(*plan(numbers, len(clips), args, training, Layout.of(training)), sep="\n")
+            steps = step_lines(args, training, Layout.of(training), len(clips))
+            print(*plan(numbers, len(clips)), *steps, sep="\n")
     else:
         if training.distributed_state.is_main_process:
             print(f"going on from {checkpoint}")
@@ -242,27 +244,22 @@ def save(trainer: "CodecTrainer", collate: "CaptionCollator", args: CodecArgumen
     print(f"codec saved to {output} (fingerprint {codec.fingerprint})")
 
 
-def look(numbers: dict[str, Any], clips: int | None, args: CodecArguments, training: Any, layout: "Layout") -> None:
-    """What --dry_run prints; no weights are made. Raises `ConfigFileError` where the GPU is too small."""
-    from alm.training.codec_run import planned
+def dry_run(numbers: dict[str, Any], clips: int | None, args: CodecArguments, training: Any, layout: "Layout") -> None:
+    """Print the plan; no weights are made."""
+    from alm.training.codec_run import look
     from codec import EntangleCodecConfig
     from codec.planning import stage_one_bytes
 
     batch = training.per_device_train_batch_size
     sizes = (batch, args.crop_seconds, layout.half_precision)
     memory = stage_one_bytes(EntangleCodecConfig(**numbers), *sizes, averaged=args.ema_decay is not None)
-    made = planned(plan(numbers, clips, args, training, layout), memory, args, layout)
-    print(made.text)
-    made.require_fit(args.gpu_memory)
+    look(plan(numbers, clips), memory, args, training, layout, clips)
 
 
-def plan(
-    numbers: dict[str, Any], clips: int | None, args: CodecArguments, training: Any, layout: "Layout"
-) -> list[str]:
-    """What a run would do, in words."""
+def plan(numbers: dict[str, Any], clips: int | None) -> list[str]:
+    """What would be trained on what, in words."""
     import torch
 
-    from alm.training.codec_run import step_lines
     from codec import EntangleCodecConfig, EntangleCodecForPreTraining
 
     config = EntangleCodecConfig(**numbers)
@@ -278,7 +275,6 @@ def plan(
         f"clips            {'not read' if clips is None else f'{clips:,}'}",
         *(f"{name:16} {size / 1e6:,.2f} M parameters" for name, size in sizes.items()),
         f"tokens           {config.frame_rate:g} per second, codebook {config.codebook_size:,} × {config.codebook_dim}",
-        *step_lines(args, training, layout, clips),
     ]
 
 

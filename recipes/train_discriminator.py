@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
-from alm.training.arguments import codec_trainer_arguments
+from alm.training.arguments import MachineArguments, codec_trainer_arguments
 
 if TYPE_CHECKING:
     from alm.data.coded_clips import CodedClips
-    from codec.discriminator import MelDiscriminator
+    from codec import EntangleCodecConfig
+    from codec.discriminator import MelDiscriminator, MelDiscriminatorConfig
 
 
 @dataclass
-class DiscriminatorArguments:
+class DiscriminatorArguments(MachineArguments):
     codec: str = field(metadata={"help": "folder of the stage-1 codec whose mel is to be told from the true one"})
     tokens: str = field(metadata={"help": "token store with the codes of the audio"})
     audio: list[str] = field(metadata={"help": "folders, audio files, lists of paths, CSV files or Hub data sets"})
@@ -52,9 +53,9 @@ class DiscriminatorArguments:
     max_missing: float = field(default=0.05, metadata={"help": "share of clips that may be missing or unreadable"})
     seed: int = field(default=42, metadata={"help": "seed of weights, crops, noise and order"})
     overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
-    dry_run: bool = field(default=False, metadata={"help": "print the plan and stop"})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.sampled_share, self.many_steps_share) < 0 or self.sampled_share + self.many_steps_share > 1:
             raise ValueError(
                 f"--sampled_share {self.sampled_share} and --many_steps_share {self.many_steps_share} are parts of one"
@@ -86,20 +87,25 @@ def main(argv: list[str] | None = None) -> None:
     from alm.data.coded_clips import read_coded_clips
     from alm.data.tokens import TokenStore
     from alm.training import run
-    from alm.training.codec_run import DATA
+    from alm.training.codec_run import DATA, settle_layout, shape_of, step_lines
     from alm.training.spread import require_same_spread
-    from codec import EntangleCodec
+    from codec import EntangleCodec, EntangleCodecConfig
     from codec.discriminator import MelDiscriminator, MelDiscriminatorConfig
     from codec.parts_trainer import stopped
 
+    layout = settle_layout(args, training)
+    numbers = read_numbers(args.discriminator)
+    if args.machine:
+        config = shape_of(EntangleCodecConfig, args.codec)
+        dry_run(config, MelDiscriminatorConfig(mel=config.mel, **numbers), None, args, training, layout)
+        return
     codec = EntangleCodec.from_pretrained(args.codec)
     store = TokenStore.open(args.tokens, codec.fingerprint)
     clips = read_coded_clips(args.audio, store, args.split, args.validation_clips, args.streaming)
     set_seed(args.seed)
-    numbers = read_numbers(args.discriminator)
     discriminator = MelDiscriminator(MelDiscriminatorConfig(mel=codec.model.config.mel, **numbers))
     if args.dry_run:
-        print(plan(discriminator, clips, args, training))
+        dry_run(codec.model.config, discriminator.config, clips, args, training, layout)
         return
 
     output, ranks = Path(args.output_dir), training.distributed_state
@@ -107,7 +113,8 @@ def main(argv: list[str] | None = None) -> None:
     require_same_spread(checkpoint, training, draws=True)
     if ranks.is_main_process:
         run.require_same_data(output / DATA, f"{codec.fingerprint} {clips.digest}", checkpoint is not None)
-        print(f"going on from {checkpoint}" if checkpoint else plan(discriminator, clips, args, training))
+        told = [f"going on from {checkpoint}"] if checkpoint else plan(discriminator, clips)
+        print(*told, *step_lines(args, training, layout, clips.total), sep="\n")
     trainer = make_trainer(discriminator, codec, store, clips, args, training)
     if checkpoint and (run.is_complete(checkpoint, training.max_steps) or stopped(checkpoint)):
         trainer.restore(checkpoint)
@@ -163,17 +170,36 @@ def save(trainer: Any, fingerprint: str, args: DiscriminatorArguments) -> None:
     print(f"discriminator saved to {output}")
 
 
-def plan(discriminator: "MelDiscriminator", clips: "CodedClips", args: Any, training: Any) -> str:
-    """What a run would do, in words."""
-    batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
-    lines = [
-        f"clips            {clips.total:,} ({len(clips.held_out)} held out, {clips.left_out} not encodable)",
+def dry_run(
+    config: "EntangleCodecConfig",
+    critic: "MelDiscriminatorConfig",
+    clips: "CodedClips | None",
+    args: DiscriminatorArguments,
+    training: Any,
+    layout: Any,
+) -> None:
+    """Print the plan; no weights are made."""
+    import torch
+
+    from alm.training.codec_run import look
+    from codec.discriminator import MelDiscriminator
+    from codec.planning import discriminator_bytes
+
+    with torch.device("meta"):
+        shape = MelDiscriminator(critic)
+    sizes = (training.per_device_train_batch_size, args.crop_seconds, layout.half_precision)
+    memory = discriminator_bytes(config, critic, *sizes)
+    look(plan(shape, clips), memory, args, training, layout, clips and clips.total)
+
+
+def plan(discriminator: "MelDiscriminator", clips: "CodedClips | None") -> list[str]:
+    """What would be trained on what, in words."""
+    read = f"{clips.total:,} ({len(clips.held_out)} held out, {clips.left_out} not encodable)" if clips else "not read"
+    return [
+        f"clips            {read}",
         f"discriminator    {sum(p.numel() for p in discriminator.parameters()) / 1e6:,.2f} M parameters, windows of "
         f"{discriminator.sizes} frames, {discriminator.config.objective}",
-        f"effective batch  {batch} crops of up to {args.crop_seconds:g} s on {training.world_size} process(es)",
-        f"steps            {training.max_steps:,} ({training.max_steps * batch / max(clips.total, 1):,.1f} epochs)",
     ]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,17 @@ checkpoint stands when the same command is given again.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
-from alm.training.arguments import codec_trainer_arguments
+from alm.training.arguments import MachineArguments, codec_trainer_arguments
+
+if TYPE_CHECKING:
+    from codec import EntangleCodecConfig
 
 
 @dataclass
-class VocoderArguments:
+class VocoderArguments(MachineArguments):
     codec: str = field(metadata={"help": "folder of the codec whose mel the vocoder learns; it receives the vocoder"})
     audio: list[str] = field(
         metadata={"help": "folders with metadata.csv, CSV files (file_name,caption), or Hub data sets"}
@@ -65,9 +68,9 @@ class VocoderArguments:
     max_missing: float = field(default=0.05, metadata={"help": "share of clips that may be missing or unreadable"})
     seed: int = field(default=42, metadata={"help": "seed of weights, crops and order"})
     overwrite_output: bool = field(default=False, metadata={"help": "start afresh where OUTPUT_DIR holds a run"})
-    dry_run: bool = field(default=False, metadata={"help": "print the plan and stop"})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mel_weight is None:
             self.mel_weight = 45.0 if self.adversarial else 1.0
         if self.tokens is not None and not self.finetune_on_decoder:
@@ -101,16 +104,20 @@ def main(argv: list[str] | None = None) -> None:
     from transformers import set_seed
 
     from alm.training import run
-    from alm.training.codec_run import DATA, data_digest, finish
+    from alm.training.codec_run import DATA, data_digest, finish, settle_layout, shape_of
     from alm.training.spread import require_same_spread
-    from codec import EntangleCodec
+    from codec import EntangleCodec, EntangleCodecConfig
     from codec.data import read_clips
     from codec.mixing import mix_clips
     from codec.training import SetEpoch
     from codec.vocoder_training import starting_vocoder
 
-    codec = EntangleCodec.from_pretrained(args.codec)
+    layout = settle_layout(args, training)
     numbers = read_numbers(args.vocoder)
+    if args.machine:
+        dry_run(shape_of(EntangleCodecConfig, args.codec), numbers, None, args, training, layout)
+        return
+    codec = EntangleCodec.from_pretrained(args.codec)
     set_seed(args.seed)
     vocoder = starting_vocoder(codec.model, numbers, args.start_from, args.finetune_on_decoder)
     task = make_task(vocoder, codec, args)
@@ -118,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
     clips = mix_clips(sources, args.weights, args.seed)
     crops = make_crops(clips, codec, args)
     if args.dry_run:
-        print(plan(task, len(clips), args, training))
+        dry_run(codec.model.config, vocoder.config, len(clips), args, training, layout)
         return
 
     output = Path(args.output_dir)
@@ -181,21 +188,29 @@ def make_trainer(task: Any, settings: dict[str, Any], args: VocoderArguments) ->
     return resumable(VocoderTrainer)(task, **settings)
 
 
-def plan(task: Any, clips: int, args: VocoderArguments, training: Any) -> str:
-    """What a run would do, in words."""
-    sizes = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in task.named_children()}
-    batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
+def dry_run(
+    codec: "EntangleCodecConfig", numbers: Any, clips: int | None, args: VocoderArguments, training: Any, layout: Any
+) -> None:
+    """Print the plan of a vocoder of these `numbers`, or of a configuration; no weights are made."""
+    import torch
+
+    from alm.training.codec_run import look
+    from codec import VocosConfig, VocosModel
+    from codec.planning import vocoder_bytes
+
+    config = numbers if isinstance(numbers, VocosConfig) else VocosConfig(mel=codec.mel, **numbers)
+    with torch.device("meta"):
+        size = sum(p.numel() for p in VocosModel(config).parameters()) / 1e6
     heard = f"the decoder's, of codes from {args.tokens or 'the crops'}" if args.finetune_on_decoder else "the true one"
-    judges = f"{sizes['judges']:,.2f} M parameters, from step {args.pretrain_steps:,}" if args.adversarial else "none"
     lines = [
-        f"clips            {clips:,}",
-        f"vocoder          {sizes['vocoder']:,.2f} M parameters",
-        f"discriminators   {judges}",
-        f"mel              {task.spec.fingerprint} of {args.codec}, {heard}",
-        f"effective batch  {batch} segments of {args.crop_seconds:g} s",
-        f"steps            {training.max_steps:,}",
+        f"clips            {'not read' if clips is None else f'{clips:,}'}",
+        f"vocoder          {size:,.2f} M parameters",
+        f"discriminators   {f'from step {args.pretrain_steps:,}' if args.adversarial else 'none'}",
+        f"mel              {config.mel_spec.fingerprint} of {args.codec}, {heard}",
     ]
-    return "\n".join(lines)
+    sizes = (training.per_device_train_batch_size, args.crop_seconds, layout.half_precision, args.adversarial)
+    memory = vocoder_bytes(config, *sizes, decoded=codec if args.finetune_on_decoder else None)
+    look(lines, memory, args, training, layout, clips)
 
 
 if __name__ == "__main__":

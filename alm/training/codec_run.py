@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import Trainer, TrainingArguments
 
-from alm.arguments import ConfigFileError
+from alm.arguments import ConfigFileError, read_numbers
 from alm.training import run
 from alm.training.arguments import MachineArguments
 from alm.training.layout import WORDS, Layout
@@ -50,6 +50,30 @@ def settle_layout(args: MachineArguments, training: Any) -> Layout:
     return layout
 
 
+def shape_of(config: Any, path: str) -> Any:
+    """A configuration of this class, of a folder or Hub id or of a YAML file of its numbers: for a plan, which needs no weights."""
+    return config(**read_numbers(path)) if path.endswith((".yaml", ".yml")) else config.from_pretrained(path)
+
+
+def look(read: Sequence[str], memory: Any, args: Any, training: Any, layout: Layout, clips: int | None = None) -> None:
+    """Print what --dry_run asks for: what was `read` and is trained, steps, and the memory of one device (`codec.live_tensors.StepBytes`).
+
+    Raises `ConfigFileError` where the GPU is too small.
+    """
+    if layout.processes > 1:
+        memory = memory._replace(gradients=2 * memory.gradients)  # DDP's buckets
+    kind = "bfloat16, weights in float32," if layout.half_precision else "float32"
+    lines = [
+        *read,
+        *step_lines(args, training, layout, clips),
+        f"precision        {kind} on {layout}",
+        f"memory           about {memory} per device",
+        *gpu_line(memory, args.gpu_memory, indent=17),
+    ]
+    print(*lines, sep="\n")
+    Plan("\n".join(lines), memory).require_fit(args.gpu_memory)
+
+
 def data_digest(sources: Iterable[Any], settings: Any) -> str:
     """What a run must find again when it goes on: clips by file name and caption (rows of data sets by number), and `settings`.
 
@@ -74,15 +98,6 @@ def step_lines(args: Any, training: Any, layout: Layout, clips: int | None) -> l
         f"({parts[0]} a device × {parts[1]} accumulated × {parts[2]} devices)",
         f"steps            {training.max_steps:,}{passes}",
     ]
-
-
-def planned(lines: Sequence[str], memory: Any, args: MachineArguments, layout: Layout) -> Plan:
-    """The plan of a dry run with the memory of one device (`codec.live_tensors.StepBytes`)."""
-    if layout.processes > 1:
-        memory = memory._replace(gradients=2 * memory.gradients)  # DDP's buckets
-    kind = "bfloat16, weights in float32," if layout.half_precision else "float32"
-    words = [f"precision        {kind} on {layout}", f"memory           about {memory} per device"]
-    return Plan("\n".join([*lines, *words, *gpu_line(memory, args.gpu_memory, indent=17)]), memory)
 
 
 def finish(trainer: Any, recipe: str, args: Any, parts: Mapping[str, Any]) -> None:

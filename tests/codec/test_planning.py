@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from codec import EntangleCodecConfig, planning
+from codec import EntangleCodecConfig, VocosConfig, planning
 from codec.discriminator import MelDiscriminator, MelDiscriminatorConfig
 from codec.live_tensors import peak_bytes
 
@@ -53,6 +53,23 @@ def test_shapes_alone_tell_what_a_step_takes(
     taken = measure()
     assert planned[:3] == taken[:3] and planned.total == pytest.approx(taken.total, rel=0.02)
     assert planned.weights > 4 * 100 * 64 and planned.optimizer == pytest.approx(2 * planned.gradients, rel=0.01)
+
+
+@pytest.mark.parametrize("model", ["discriminator", "vocoder"])
+def test_shapes_tell_of_the_small_models_too(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = EntangleCodecConfig(**SMALL, num_steps=2)
+    critic = MelDiscriminatorConfig(mel=config.mel, windows=[16, 32], hidden_size=16, num_hidden_layers=2)
+    vocoder = VocosConfig(mel=config.mel, hidden_size=32, intermediate_size=64, num_hidden_layers=2)
+
+    def measure() -> Any:
+        if model == "discriminator":
+            return planning.discriminator_bytes(config, critic, 3, 1.0, False)
+        return planning.vocoder_bytes(vocoder, 3, 1.0, False, decoded=config)
+
+    planned = measure()
+    monkeypatch.setattr(planning, "in_shapes", nullcontext)
+    taken = measure()
+    assert planned[:3] == taken[:3] and planned.total == pytest.approx(taken.total, rel=0.02)
 
 
 def test_an_average_is_a_copy_and_a_trained_discriminator_has_states() -> None:

@@ -6,6 +6,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,14 @@ from codec.torchaudio_guard import ensure_torchaudio
 
 ensure_torchaudio()  # torchaudio comes with the package and may break the next import
 
-from codec import EntangleCodec, EntangleCodecConfig, EntangleCodecModel, VocosConfig, VocosModel  # noqa: E402
+from codec import (  # noqa: E402
+    EntangleCodec,
+    EntangleCodecConfig,
+    EntangleCodecModel,
+    VocosConfig,
+    VocosModel,
+    planning,
+)
 from codec import vocoder_adversarial as adversarial  # noqa: E402
 from codec.audio import write_audio  # noqa: E402
 from codec.vocoder_adversarial import AdversarialVocoderTraining, VocosPackageError, import_package  # noqa: E402
@@ -290,13 +298,24 @@ def test_settings_that_break_the_turns(flags: list[str], tmp_path: Path) -> None
 
 
 @needs_package
+def test_shapes_tell_what_both_turns_take(small_judges: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = VocosConfig(mel={"mean": -6.0, "std": 3.0}, **NUMBERS)
+    sizes = (2, 0.2, False, True)
+    planned, plain = planning.vocoder_bytes(config, *sizes), planning.vocoder_bytes(config, 2, 0.2, False)
+    monkeypatch.setattr(planning, "in_shapes", nullcontext)
+    taken = planning.vocoder_bytes(config, *sizes)
+    assert planned[:3] == taken[:3] and planned.total == pytest.approx(taken.total, rel=0.02)
+    assert planned.optimizer > plain.optimizer and planned.total > plain.total
+
+
+@needs_package
 def test_the_plan_counts_the_discriminators(
     flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runpy.run_path(str(ROOT / "recipes" / "train_vocoder.py"))["main"](
         [*flags, "--output_dir", str(tmp_path / "none"), "--dry_run", "--pretrain_steps", "7"]
     )
-    assert "M parameters, from step 7" in capsys.readouterr().out
+    assert "discriminators   from step 7" in capsys.readouterr().out
 
 
 def test_the_papers_numbers() -> None:

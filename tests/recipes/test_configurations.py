@@ -104,6 +104,10 @@ CODEC_FLAGS = {
         *("--codec", str(CONFIGS / "paper" / "codec.yaml"), "--tokens", "not-read", "--audio", "not-read"),
         *("--discriminator", str(CONFIGS / "paper" / "discriminator.yaml")),
     ],
+    "train_discriminator": [
+        *("--codec", str(CONFIGS / "paper" / "codec.yaml"), "--tokens", "not-read", "--audio", "not-read"),
+    ],
+    "train_vocoder": ["--codec", str(CONFIGS / "paper" / "codec.yaml"), "--audio", "not-read"],
 }
 
 
@@ -136,6 +140,23 @@ def test_the_papers_codec_is_planned_for_eight_gpus(
         codec_dry_run(recipe, "one_gpu")
     with pytest.raises(ConfigFileError, match="whole weights on every device"):
         codec_dry_run(recipe, "zero2")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "more", "steps"),
+    [("train_discriminator", [], "30,000"), ("train_vocoder", ["--adversarial", "false"], "1,000,000")],
+)
+def test_the_papers_small_models_are_planned(
+    recipe: str, more: list[str], steps: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    codec_dry_run(recipe, "eight_gpus", *more)
+    out = capsys.readouterr().out
+    assert "clips            not read" in out and f"{steps}\n" in out and "at most 90%: fits" in out
+    with pytest.raises(ConfigFileError, match=r"do not fit a GPU of 0\.1"):
+        codec_dry_run(recipe, "one_gpu", *more, "--gpu_memory", "0.1")
+    with pytest.raises(ConfigFileError, match="whole weights on every device"):
+        codec_dry_run(recipe, "zero2", *more)
 
 
 def test_what_cannot_be_planned_is_refused(hub: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
