@@ -82,6 +82,13 @@ class PartsTrainer(Trainer):
         for average in averages(self) if self.args.should_save else ():
             average.save(output_dir)
 
+    def early_end(self) -> str | None:
+        """At which step the run ended before its last, and why; None where it did not."""
+        ends = [
+            f"ended at step {entry['step']:,}: {entry[STOPPED]}" for entry in self.state.log_history if STOPPED in entry
+        ]
+        return ends[-1] if ends else None
+
     def restore(self, checkpoint: str) -> None:
         """Weights and log of a checkpoint after which nothing is left to train."""
         self._load_from_checkpoint(checkpoint)

@@ -149,6 +149,8 @@ class LanguageModelArguments(MachineArguments, RunArguments):
     def __post_init__(self) -> None:
         RunArguments.__post_init__(self)
         MachineArguments.__post_init__(self)
+        if self.samples_steps < 1:
+            raise ValueError(f"--samples_steps must be 1 or more, got {self.samples_steps}")
         if self.lora_dropout and not self.lora_rank:
             raise ValueError(f"--lora_dropout {self.lora_dropout:g} needs a --lora_rank of 1 or more")
         if self.quantize_base and not self.lora_rank:

@@ -57,6 +57,15 @@ def use_attention_by_document(model: PreTrainedModel) -> None:
     model.set_attn_implementation(NAME)
 
 
+def require_attention(name: str) -> None:
+    """Raise `DataError` where --attention names flash-attention and it is not installed."""
+    if name == "flash_attention_2" and not is_flash_attn_2_available():
+        raise DataError(
+            f"--attention {name}: the package flash_attn is not installed, or there is no NVIDIA GPU for it. Install it, or give "
+            "--attention auto, which takes what is installed"
+        )
+
+
 def use_attention(model: PreTrainedModel, name: str, use_cpu: bool) -> None:
     """Switch a model to the attention `name` for training on packed rows.
 
@@ -64,15 +73,11 @@ def use_attention(model: PreTrainedModel, name: str, use_cpu: bool) -> None:
     Flex attention is not chosen: it compiles for every new shape, and has no gradient on a CPU.
     Raises `DataError` where `name` is not installed.
     """
+    require_attention(name)
     if name == "auto":
         flash = torch.cuda.is_available() and not use_cpu and is_flash_attn_2_available()
         name = "flash_attention_2" if flash else "by_document"
     if name == "by_document":
         use_attention_by_document(model)
         return
-    try:
-        model.set_attn_implementation(name)
-    except ImportError as error:
-        raise DataError(
-            f"--attention {name}: {error} Install it, or give --attention auto, which takes what is installed"
-        ) from error
+    model.set_attn_implementation(name)

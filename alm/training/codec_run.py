@@ -19,7 +19,6 @@ from alm.training.stopping import StopAtSignal
 from alm.training.training_log import JsonLinesLog
 from alm.training.trl_parts import fit_device
 from alm.training.whole_checkpoints import WholeCheckpoints
-from codec.parts_trainer import STOPPED
 
 DATA = "data.json"
 """Digest of the data that a run began with, and must go on with."""
@@ -105,9 +104,8 @@ def finish(trainer: Any, recipe: str, args: Any, parts: Mapping[str, Any]) -> No
     output, crops = Path(args.output_dir), trainer.train_dataset
     unreadable = list(crops.unreadable.values())
     print(*(f"unreadable, replaced: {reason}" for reason in unreadable), sep="\n", end="\n" if unreadable else "")
-    for entry in trainer.state.log_history:
-        if STOPPED in entry:
-            print(f"ended at step {entry['step']:,}: {entry[STOPPED]}")
+    if ended := trainer.early_end():
+        print(ended)
     common = {
         "data": json.loads((output / DATA).read_text(encoding="utf-8")),
         "clips": len(crops),

@@ -61,8 +61,7 @@ class LanguageModelRun:
         if self.args.preview or self.args.dry_run:
             self._look(store)
             return
-        for request in self.requests:  # before the data are read, which may take long
-            request.require_file()
+        self._require_possible()
         from alm.training import run
         from alm.training.saving import writing
         from alm.training.spread import require_same_spread
@@ -71,6 +70,17 @@ class LanguageModelRun:
         require_same_spread(checkpoint, self.training, draws=self.args.lora_dropout > 0)
         with writing(f"a file in {self.output}", self.output):
             self._go_on(checkpoint, store)
+
+    def _require_possible(self) -> None:
+        """Raise what would fail later anyway, before the data are read, which may take long."""
+        from alm.training.attention import require_attention
+        from alm.training.samples import require_one_whole_model
+
+        require_attention(self.args.attention)
+        if self.requests:
+            require_one_whole_model(self.training)
+        for request in self.requests:
+            request.require_file()
 
     def _go_on(self, checkpoint: str | None, store: "TokenStore | None") -> None:
         """Make the rows and train, from a checkpoint or from the first step."""

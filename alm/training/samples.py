@@ -47,6 +47,14 @@ class Request(NamedTuple):
             raise DataError(f"--samples ask={self.audio}|{self.text}: there is no file {self.audio}")
 
 
+def require_one_whole_model(args: TrainingArguments) -> None:
+    """Raise `DataError` under FSDP, which leaves no process with the whole model that answers."""
+    if uses_fsdp(args):
+        raise DataError(
+            "--samples needs the whole model on one process, and FSDP shards it; leave it out, or use DeepSpeed"
+        )
+
+
 class Samples(TrainerCallback):
     """Answers `requests` every `every` steps and at the end, on one process: `samples/<step>-<n>.wav` and `.png`, texts in `samples.jsonl`.
 
@@ -65,12 +73,7 @@ class Samples(TrainerCallback):
         max_seconds: float = 8.0,
         gather: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        if uses_fsdp(args):
-            raise DataError(
-                "--samples needs the whole model on one process, and FSDP shards it; leave it out, or use DeepSpeed"
-            )
-        if every < 1:
-            raise DataError(f"--samples_steps must be 1 or more, got {every}")
+        require_one_whole_model(args)
         self.requests, self.processor, self.folder = list(requests), processor, folder / SAMPLES
         self.every, self.max_seconds, self.gather = every, max_seconds, gather
         with whole_models(args):  # the codec, which the first process uses alone

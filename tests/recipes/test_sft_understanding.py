@@ -80,6 +80,18 @@ def test_it_learns_and_ends_as_a_complete_checkpoint(workshop: Any, trained: Pat
     load_checkpoint(trained / "checkpoint-10")
 
 
+def test_what_cannot_be_is_said_before_the_data_are_read(main: Any, workshop: Any, tmp_path: Path, capsys: Any) -> None:
+    output = tmp_path / "lm"
+    with pytest.raises(SystemExit):
+        main(arguments(workshop, output, "--samples", "ask=a", "--samples_steps", "0"))
+    assert "--samples_steps must be 1 or more" in capsys.readouterr().err
+    with pytest.raises(DataError, match="flash_attn is not installed"):
+        main(arguments(workshop, output, "--attention", "flash_attention_2"))
+    with pytest.raises(DataError, match=r"there is no file gone\.wav"):
+        main(arguments(workshop, output, "--samples", "ask=gone.wav|a"))
+    assert not output.exists()
+
+
 def test_an_epoch_is_a_pass_over_the_data(main: Any, workshop: Any, tmp_path: Path, capsys: Any) -> None:
     epochs = ["--max_steps", "-1", "--num_train_epochs", "2", "--save_strategy", "epoch", "--logging_strategy", "epoch"]
     main(arguments(workshop, tmp_path / "lm", *epochs))
