@@ -216,32 +216,22 @@ class PreferenceRun:
             return None
         return load_checkpoint(self.args.model, dtype=torch.float32, check_codec=False).model.requires_grad_(False)
 
-    def _before(self, trainer: Any, checkpoint: str | None) -> Any:
-        """What is held out, measured with the first weights; a run that goes on finds it written down."""
-        from alm.data.tokens_files import write_atomic
-        from alm.training.run import SEQUENCES
-
-        record = self.output / SEQUENCES / "before.json"
-        if checkpoint is None:
-            measured = trainer.evaluate()
-            if self.ranks.is_main_process:
-                write_atomic(record, json.dumps(measured).encode())
-        return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
-
     def _train(self, trainer: Any, held_out: Any, checkpoint: str | None, begun: dict[str, Any]) -> None:
         """Train what is left to train, save, and write the manifest last, the parts that were known when training `begun` in it."""
+        from alm.preference.held_out import HeldOutRows
         from alm.training import run
         from alm.training.sft import save_final
 
         finished = run.is_complete(checkpoint, self.training.max_steps)
         text = self.args.add_text_loss(trainer, trainer.processor, self.output / run.SEQUENCES, checkpoint is not None)
-        before = self._before(trainer, checkpoint) if held_out is not None else None
+        measured = HeldOutRows(trainer, self.output / run.SEQUENCES, checkpoint is not None)
+        if held_out is not None:
+            trainer.add_callback(measured)
         if finished:
             trainer._load_from_checkpoint(checkpoint)
             metrics: dict[str, Any] = {}
         else:
             metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-        after = trainer.evaluate() if held_out is not None else None
         save_final(trainer)
         if not self.ranks.is_main_process:
             return
@@ -251,7 +241,7 @@ class PreferenceRun:
             "codec": trainer.processor.vocabulary.codec_fingerprint,
             **begun,
             "rewards": self.labels,
-            "held_out": {"before": before, "after": after},
+            "held_out": measured.found,
             "arguments": asdict(self.args),
             "trainer": self.training.to_dict(),
             "training": metrics,
