@@ -156,6 +156,7 @@ def run_main(main: Callable[[], None]) -> None:
     try:
         main()
         sys.stdout.flush()
+        _leave_processes()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left would be flushed at the end
         sys.exit(141)
@@ -168,6 +169,13 @@ def run_main(main: Callable[[], None]) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _leave_processes() -> None:
+    """Leave the group of a launch's processes: threads of gloo that outlive it abort a process that is at its end (seen under ZeRO-3)."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

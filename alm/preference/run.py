@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,6 +59,7 @@ class PreferenceRun:
         from alm.training import run
         from alm.training.lora import require_same_tuning
         from alm.training.outline import outline
+        from alm.training.processes import whole_models
         from alm.training.saving import writing
         from alm.training.spread import require_same_spread
 
@@ -70,7 +72,9 @@ class PreferenceRun:
         require_same_spread(checkpoint, self.training, draws=True)
         # frozen weights stay as they are stored where bfloat16 computes anyway; trained ones are float32
         dtype = None if args.lora_rank and self.layout.half_precision else torch.float32
-        loaded = load_checkpoint(args.model, dtype=dtype, check_codec=False)
+        finished = None if args.lora_rank or not run.is_complete(checkpoint, self.training.max_steps) else checkpoint
+        with whole_models(self.training) if finished else nullcontext():  # what is only saved again needs no shards
+            loaded = load_checkpoint(finished or args.model, dtype=dtype, check_codec=False)
         run.require_same_contract(checkpoint, loaded.processor.vocabulary)
         require_same_tuning(checkpoint, self._lora(loaded.processor), args.model)
         rows = self._rows(loaded.processor, store)
@@ -228,7 +232,8 @@ class PreferenceRun:
         if held_out is not None:
             trainer.add_callback(measured)
         if finished:
-            trainer._load_from_checkpoint(checkpoint)
+            if self.args.lora_rank:
+                trainer._load_from_checkpoint(checkpoint)
             metrics: dict[str, Any] = {}
         else:
             metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
