@@ -84,7 +84,7 @@ test-vllm:
 test-deepspeed:
 	$(PYTHON) -m venv .venv-deepspeed
 	.venv-deepspeed/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[train]' pytest hypothesis
-	OMP_NUM_THREADS=1 .venv-deepspeed/bin/python -m pytest -q tests/recipes/test_several_processes.py
+	OMP_NUM_THREADS=1 .venv-deepspeed/bin/python -m pytest -q tests/recipes/test_several_processes.py tests/recipes/test_preference_processes.py
 
 # FunASR brings ModelScope and much else
 test-zh:

@@ -10,8 +10,10 @@ import json
 import os
 import runpy
 import shutil
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def interrupt(checkpoint: Path, output: Path) -> None:
@@ -20,6 +22,20 @@ def interrupt(checkpoint: Path, output: Path) -> None:
     for name in ("training_log.jsonl", "data.json", "captions.model", "config.json"):
         if (checkpoint.parent / name).is_file():
             shutil.copy(checkpoint.parent / name, output)
+
+
+def launch(machine: Path, recipe: Path, runs: list[dict[str, Any]], folder: Path) -> str:
+    """What two processes on a CPU print, launched with this configuration of accelerate to do the `runs` of a recipe."""
+    (folder / "runs.json").write_text(json.dumps(runs))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(machine)]
+    command += ["--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0"]
+    command += [__file__, str(recipe), str(folder / "runs.json")]
+    # DeepSpeed calls ninja, which lies beside this Python
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
 
 
 def main() -> None:

@@ -4,11 +4,8 @@ The DeepSpeed ones run where it is installed: `make test-deepspeed`.
 """
 
 import json
-import os
 import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +18,7 @@ from alm.data.example import DataError
 from alm.doctor import examine
 
 ROOT = Path(__file__).parents[2]
+launch = runpy.run_path(str(Path(__file__).with_name("several_runs.py")))["launch"]
 RECIPE = ROOT / "recipes" / "sft_understanding.py"
 MACHINES = ROOT / "recipes" / "configs" / "accelerate"
 LAYOUTS = {"weights whole": "eight_gpus.yaml", "ZeRO-2": "zero2.yaml", "ZeRO-3": "zero3.yaml"}
@@ -102,22 +100,8 @@ def launched(request: Any, workshop: Any, tmp_path_factory: pytest.TempPathFacto
         run("more_rows", "--effective_batch", str(2 * ROWS), checkpoint=2),
         run("lora", *LORA),
     ]
-    (folder / "runs.json").write_text(json.dumps(runs))
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(MACHINES / LAYOUTS[request.param]),
-    ]
-    command += ["--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0"]
-    command += [str(Path(__file__).with_name("several_runs.py")), str(RECIPE), str(folder / "runs.json")]
-    # DeepSpeed calls ninja, which lies beside this Python
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == 0, done.stdout[-3000:]
-    return Launched(request.param, folder, done.stdout)
+    printed = launch(MACHINES / LAYOUTS[request.param], RECIPE, runs, folder)
+    return Launched(request.param, folder, printed)
 
 
 def test_rows_at_once_equal_rows_one_after_the_other(alone: Path) -> None:
