@@ -7,9 +7,9 @@
 
 Pairs: {"prompt": TEXT or [messages], "chosen": TEXT, AUDIO ITEM or MESSAGE, "rejected": …}; an audio item is {"type": "audio", "path": …},
 {…, "key": …} of the token store, or {…, "codes": …}. Questions: {"prompt", "answer", "choices"}, MMAR's rows, {"say": TEXT} or
-{"sound": CAPTION}. An interrupted run goes on from its last checkpoint when the same command is given again; on one process to the same
-weights (with GRPO's --num_iterations or --steps_per_generation only where --save_steps does not part steps that share their turns, which
-TRL does not keep). OUTPUT_DIR ends as a complete checkpoint, with --lora_rank merged, the adapter in OUTPUT_DIR/adapter.
+{"sound": CAPTION}. An interrupted run goes on from its last checkpoint when the same command is given again, to the same weights
+(with GRPO's --num_iterations or --steps_per_generation only where --save_steps does not part steps that share their turns, which TRL does
+not keep). OUTPUT_DIR ends as a complete checkpoint, with --lora_rank merged, the adapter in OUTPUT_DIR/adapter.
 """
 
 import argparse
