@@ -79,6 +79,11 @@ def log(folder: Path) -> list[dict[str, Any]]:
     return [{**line, "seconds": 0} for line in lines if "flow_loss" in line]
 
 
+def mean_loss(folder: Path) -> float:
+    """The mean of all steps, of the log's last line."""
+    return float(json.loads((folder / "training_log.jsonl").read_text().splitlines()[-1])["train_loss"])
+
+
 def same_weights(one: Path, other: Path) -> bool:
     """Whether two stage-1 models are the same to the bit."""
     ours, theirs = (load_file(folder / "pretraining" / "model.safetensors") for folder in (one, other))
@@ -124,6 +129,7 @@ def test_an_interruption_changes_no_entry_of_the_log(clips: Path, numbers: Path,
         interrupt(tmp_path / "whole" / f"checkpoint-{step}", tmp_path / str(step))
         train(clips, numbers, tmp_path / str(step), *more)
         assert log(tmp_path / str(step)) == log(tmp_path / "whole")
+        assert mean_loss(tmp_path / str(step)) == pytest.approx(mean_loss(tmp_path / "whole"), rel=1e-6)
     assert [line["step"] for line in log(tmp_path / "whole")] == [4, 8] and log(tmp_path / "whole")[0]["restarted"] > 0
 
 
