@@ -77,6 +77,10 @@ DEFAULTS = {
 }
 
 
+# flags with which alone an interrupted run goes on
+KEPT = ("split", "weights", "seed", "crop_seconds", "validation_clips")
+
+
 def main(argv: list[str] | None = None) -> None:
     args, training = parse_with_trainer_arguments(
         DiscriminatorArguments, argv, __doc__, codec_trainer_arguments, DEFAULTS
@@ -86,8 +90,9 @@ def main(argv: list[str] | None = None) -> None:
 
     from alm.data.coded_clips import read_coded_clips
     from alm.data.tokens import TokenStore
+    from alm.scoring.manifest import weights_digest
     from alm.training import run
-    from alm.training.codec_run import DATA, settle_layout, shape_of, step_lines
+    from alm.training.codec_run import require_same_begin, settle_layout, shape_of, step_lines
     from alm.training.spread import require_same_spread
     from codec import EntangleCodec, EntangleCodecConfig
     from codec.discriminator import MelDiscriminator, MelDiscriminatorConfig
@@ -111,8 +116,9 @@ def main(argv: list[str] | None = None) -> None:
     output, ranks = Path(args.output_dir), training.distributed_state
     checkpoint = run.begin(output, ranks, args.overwrite_output)
     require_same_spread(checkpoint, training, draws=True)
+    found = {"codec": codec.fingerprint, "decoder": weights_digest(codec.model.decoder), "numbers": numbers}
+    require_same_begin(args, training, checkpoint, clips.digest, KEPT, **found)
     if ranks.is_main_process:
-        run.require_same_data(output / DATA, f"{codec.fingerprint} {clips.digest}", checkpoint is not None)
         told = [f"going on from {checkpoint}"] if checkpoint else plan(discriminator, clips)
         print(*told, *step_lines(args, training, layout, clips.total), sep="\n")
     trainer = make_trainer(discriminator, codec, store, clips, args, training)

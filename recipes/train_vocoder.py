@@ -98,13 +98,18 @@ DEFAULTS = {  # vocos/configs/vocos.yaml of the package
 }
 
 
+# flags with which alone an interrupted run goes on
+KEPT = ("split", "weights", "seed", "crop_seconds", "adversarial", "mel_weight")
+
+
 def main(argv: list[str] | None = None) -> None:
     args, training = parse_with_trainer_arguments(VocoderArguments, argv, __doc__, codec_trainer_arguments, DEFAULTS)
 
     from transformers import set_seed
 
+    from alm.scoring.manifest import weights_digest
     from alm.training import run
-    from alm.training.codec_run import DATA, data_digest, finish, settle_layout, shape_of
+    from alm.training.codec_run import data_digest, finish, require_same_begin, settle_layout, shape_of
     from alm.training.spread import require_same_spread
     from codec import EntangleCodec, EntangleCodecConfig
     from codec.data import read_clips
@@ -131,11 +136,11 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(args.output_dir)
     checkpoint = run.begin(output, training.distributed_state, args.overwrite_output)
     require_same_spread(checkpoint, training, draws=True)
-    if training.distributed_state.is_main_process:
-        settings = [args.split, args.weights, args.seed, args.crop_seconds, numbers, codec.fingerprint]
-        run.require_same_data(output / DATA, data_digest(sources, settings), checkpoint is not None)
-        if checkpoint is not None:
-            print(f"going on from {checkpoint}")
+    heard = weights_digest(codec.model.decoder) if args.finetune_on_decoder else None
+    found = {"codec": codec.fingerprint, "decoder": heard, "numbers": numbers}
+    require_same_begin(args, training, checkpoint, data_digest(sources), KEPT, **found)
+    if checkpoint is not None and training.distributed_state.is_main_process:
+        print(f"going on from {checkpoint}")
     trainer = make_trainer(task, {"args": training, "train_dataset": crops, "callbacks": [SetEpoch(crops)]}, args)
     if run.is_complete(checkpoint, training.max_steps):
         trainer.restore(checkpoint)

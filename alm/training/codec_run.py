@@ -21,7 +21,7 @@ from alm.training.trl_parts import fit_device
 from alm.training.whole_checkpoints import WholeCheckpoints
 
 DATA = "data.json"
-"""Digest of the data that a run began with, and must go on with."""
+"""Digest of the data that a run began with, and must go on with; beside it the flags and weights that it must keep, too."""
 
 
 @dataclass
@@ -73,12 +73,24 @@ def look(read: Sequence[str], memory: Any, args: Any, training: Any, layout: Lay
     Plan("\n".join(lines), memory).require_fit(args.gpu_memory)
 
 
-def data_digest(sources: Iterable[Any], settings: Any) -> str:
-    """What a run must find again when it goes on: clips by file name and caption (rows of data sets by number), and `settings`.
+def require_same_begin(
+    args: Any, training: Any, checkpoint: str | None, digest: str, flags: Sequence[str], **found: Any
+) -> None:
+    """Keep what a run begins with: the data's digest, the values of these `flags` of `args`, and what was `found` behind others.
+
+    Raises `DataError`, on all processes, where it would go on from `checkpoint` with something else.
+    """
+    kept = {name: getattr(args, name) for name in flags} | found
+    write = training.distributed_state.is_main_process
+    run.require_same_data(Path(args.output_dir) / DATA, digest, checkpoint is not None, write, **kept)
+
+
+def data_digest(sources: Iterable[Any]) -> str:
+    """Of clips by file name and caption (rows of data sets by number).
 
     Not the folders: a batch system may unpack the same clips somewhere else for each job.
     """
-    total = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    total = hashlib.sha256()
     for clips in sources:
         listed = isinstance(clips, list)
         total.update(f"\n{len(clips)} {'listed' if listed else 'rows'}".encode())

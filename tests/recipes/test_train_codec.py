@@ -171,7 +171,7 @@ def test_it_does_not_go_on_with_other_data_or_numbers(
     moved = shutil.copytree(clips, tmp_path / "moved")
     table = (clips / "metadata.csv").read_text()
     (moved / "metadata.csv").write_text(table.replace("low", "deep"))
-    for other, what in (((moved, numbers), ()), ((clips, larger), ()), ((clips, numbers), ("--crop_seconds", "0.3"))):
+    for other, what in (((moved, numbers), ()), ((clips, larger), ()), ((clips, numbers), ("--ema_decay", "0.9"))):
         with pytest.raises(DataError, match="training data differ from those this run began with"):
             train(*other, tmp_path / "run", *what)
     (moved / "metadata.csv").write_text(table)
