@@ -110,8 +110,10 @@ DEFAULTS = {  # Table 5; batch arithmetic as in recipes/train_codec.py
 
 
 # flags with which alone an interrupted run goes on
-KEPT = ("split", "weights", "seed", "crop_seconds", "validation_clips", "num_steps", "guidance_scale")
-KEPT += ("ema_decay", "discriminator_trainable")
+KEPT = (
+    *("split", "weights", "seed", "crop_seconds", "validation_clips"),
+    *("num_steps", "guidance_scale", "ema_decay", "discriminator_trainable"),
+)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
+from alm.arguments import ConfigFileError, parse_with_trainer_arguments, read_numbers, run_main
 from alm.training.arguments import MachineArguments, codec_trainer_arguments
 
 if TYPE_CHECKING:
@@ -98,6 +98,10 @@ def main(argv: list[str] | None = None) -> None:
     from codec.discriminator import MelDiscriminator, MelDiscriminatorConfig
     from codec.parts_trainer import stopped
 
+    if args.stop_accuracy is not None and training.eval_strategy == "no":
+        raise ConfigFileError(
+            f"--stop_accuracy {args.stop_accuracy} needs --eval_strategy steps (or epoch): it is measured there"
+        )
     layout = settle_layout(args, training)
     numbers = read_numbers(args.discriminator)
     if args.machine:

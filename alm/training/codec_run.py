@@ -35,6 +35,13 @@ class CodecTrainingArguments(TrainingArguments):
                 "--gradient_checkpointing: the codec's models have none; a smaller --per_device_train_batch_size with the same "
                 "--effective_batch takes less memory"
             )
+        if (
+            own.max_steps < 1 or own.num_train_epochs != 3.0
+        ):  # Transformers' default; DEFAULTS always hold --max_steps, which goes before
+            raise ValueError(
+                f"--num_train_epochs {own.num_train_epochs:g}, --max_steps {own.max_steps}: the codec's recipes count steps (of the rate, "
+                "of restarts, of ramps); give --max_steps alone, 1 or more. --dry_run tells how many epochs they are"
+            )
         fit_device(own, super().__post_init__)
         _require_whole(Layout.of(own))
 

@@ -18,6 +18,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from alm.arguments import ConfigFileError
 from alm.data.coded_clips import StoredCodes, read_coded_clips
 from alm.data.example import DataError
 from alm.data.tokens import TokenStore
@@ -265,6 +266,8 @@ def test_the_discriminators_training_ends_at_the_held_out_accuracy(
     train_discriminator(shop, tmp_path, *more, "--max_steps", "20")
     assert "has reached --stop_accuracy 0.01" in capsys.readouterr().out
     assert log(tmp_path)[-1]["step"] < 20
+    with pytest.raises(ConfigFileError, match=r"--stop_accuracy 0\.01 needs --eval_strategy"):
+        train_discriminator(shop, tmp_path / "none", *more[:4])
 
 
 def test_clips_come_from_folders_lists_and_tables(shop: Path, tmp_path: Path) -> None:

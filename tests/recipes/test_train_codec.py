@@ -363,6 +363,15 @@ def test_another_batch_than_the_asked_one_is_refused(clips: Path, numbers: Path,
         train(clips, numbers, tmp_path, "--effective_batch", "255")
 
 
+@pytest.mark.parametrize("flags", [("--num_train_epochs", "2"), ("--max_steps", "-1")])
+def test_epochs_are_not_taken_for_steps(
+    clips: Path, numbers: Path, tmp_path: Path, flags: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        train(clips, numbers, tmp_path, *flags)
+    assert "the codec's recipes count steps" in capsys.readouterr().err
+
+
 def test_the_learning_rate_falls_on_a_plateau_of_a_fixed_validation_loss(
     clips: Path, numbers: Path, tmp_path: Path
 ) -> None:
