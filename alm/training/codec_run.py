@@ -16,7 +16,7 @@ from alm.training.arguments import MachineArguments
 from alm.training.layout import WORDS, Layout
 from alm.training.plan import Plan, gpu_line
 from alm.training.stopping import StopAtSignal
-from alm.training.training_log import JsonLinesLog
+from alm.training.training_log import TRAINING_LOG, JsonLinesLog, drop_later
 from alm.training.trl_parts import fit_device
 from alm.training.whole_checkpoints import WholeCheckpoints
 
@@ -146,6 +146,14 @@ class _Resumable(WholeCheckpoints):
     def __init__(self, *args: Any, callbacks: Sequence[Any], **kwargs: Any) -> None:
         log = JsonLinesLog(kwargs["args"].output_dir)
         super().__init__(*args, **kwargs | {"callbacks": [*callbacks, log, StopAtSignal()]})
+
+    def restore(self, checkpoint: str) -> None:
+        """As the trainer's; the log loses what was not written to its end, as it does where training goes on."""
+        trainer: Any = super()
+        trainer.restore(checkpoint)
+        own: Any = self
+        if own.is_world_process_zero():
+            drop_later(Path(own.args.output_dir) / TRAINING_LOG, own.state.global_step)
 
     def log_sums(self) -> dict[str, Any]:
         """Also the parts of the loss."""
