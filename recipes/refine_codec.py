@@ -17,7 +17,6 @@ from alm.arguments import parse_with_trainer_arguments, run_main
 from alm.training.arguments import MachineArguments, codec_trainer_arguments
 
 if TYPE_CHECKING:
-    from alm.data.coded_clips import CodedClips
     from codec import EntangleCodecConfig
     from codec.coded_crops import CodedMelCrops
     from codec.discriminator import MelDiscriminatorConfig
@@ -110,6 +109,13 @@ DEFAULTS = {  # Table 5; batch arithmetic as in recipes/train_codec.py
 }
 
 
+# flags with which alone an interrupted run goes on
+KEPT = (
+    *("split", "weights", "seed", "crop_seconds", "validation_clips"),
+    *("num_steps", "guidance_scale", "ema_decay", "discriminator_trainable"),
+)
+
+
 def main(argv: list[str] | None = None) -> None:
     args, training = parse_with_trainer_arguments(RefineArguments, argv, __doc__, codec_trainer_arguments, DEFAULTS)
 
@@ -118,7 +124,7 @@ def main(argv: list[str] | None = None) -> None:
     from alm.data.coded_clips import StoredCodes, read_coded_clips
     from alm.data.tokens import TokenStore
     from alm.training import run
-    from alm.training.codec_run import DATA, settle_layout, step_lines
+    from alm.training.codec_run import require_same_begin, settle_layout, step_lines
     from alm.training.spread import require_same_spread
     from codec import EntangleCodec
     from codec.coded_crops import CodedMelCrops
@@ -141,7 +147,6 @@ def main(argv: list[str] | None = None) -> None:
         for folder in (args.discriminator, args.witness)
     )
     assert critic is not None
-    data = identity(codec, critic, clips)
     read = [
         f"clips            {clips.total:,} ({len(clips.held_out)} held out, {clips.left_out} not encodable)",
         f"codec            fingerprint {codec.fingerprint}, kept: encoder and quantizer stand still",
@@ -153,8 +158,8 @@ def main(argv: list[str] | None = None) -> None:
     output, ranks = Path(args.output_dir), training.distributed_state
     checkpoint = run.begin(output, ranks, args.overwrite_output)
     require_same_spread(checkpoint, training, draws=True)
+    require_same_begin(args, training, checkpoint, clips.digest, KEPT, **identity(codec, critic, witness))
     if ranks.is_main_process:
-        run.require_same_data(output / DATA, data, checkpoint is not None)
         told = [f"going on from {checkpoint}"] if checkpoint else [*read, *plan(config, critic.config, args)]
         print("\n".join([*told, *step_lines(args, training, layout, clips.total)]))
     set_seed(args.seed)
@@ -172,11 +177,12 @@ def main(argv: list[str] | None = None) -> None:
         save(trainer, codec, args)
 
 
-def identity(codec: Any, critic: Any, clips: "CodedClips") -> str:
-    """What a run must find again when it goes on: codec with its decoder, discriminator, clips."""
+def identity(codec: Any, critic: Any, witness: Any) -> dict[str, str | None]:
+    """What is refined under what: the codec with its decoder, and the discriminators, by their weights."""
     from alm.scoring.manifest import weights_digest
 
-    return f"{codec.fingerprint} {weights_digest(codec.model.decoder)} {weights_digest(critic)} {clips.digest}"
+    parts = {"decoder": codec.model.decoder, "discriminator": critic, "witness": witness}
+    return {"codec": codec.fingerprint} | {name: part and weights_digest(part) for name, part in parts.items()}
 
 
 def measured_vq_loss(codec: Any, crops: "CodedMelCrops", count: int) -> float:

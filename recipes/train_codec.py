@@ -88,13 +88,17 @@ DEFAULTS = {
 }
 
 
+# flags with which alone an interrupted run goes on
+KEPT = ("split", "caption_column", "weights", "seed", "crop_seconds", "validation_clips", "ema_decay")
+
+
 def main(argv: list[str] | None = None) -> None:
     args, training = parse_with_trainer_arguments(CodecArguments, argv, __doc__, codec_trainer_arguments, DEFAULTS)
 
     from transformers import set_seed
 
     from alm.training import run
-    from alm.training.codec_run import DATA, settle_layout
+    from alm.training.codec_run import require_same_begin, settle_layout
     from alm.training.spread import require_same_spread
     from codec.data import CropDataset
 
@@ -113,8 +117,7 @@ def main(argv: list[str] | None = None) -> None:
 
     checkpoint = run.begin(output, training.distributed_state, args.overwrite_output)
     require_same_spread(checkpoint, training, draws=True)
-    if training.distributed_state.is_main_process:
-        run.require_same_data(output / DATA, digest, checkpoint is not None)
+    require_same_begin(args, training, checkpoint, digest, KEPT, numbers=numbers)
     set_seed(args.seed)
     model, collate = build(checkpoint, output, numbers, clips, args, training)
     spec = model.config.mel_spec
@@ -131,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def read_sources(args: CodecArguments, numbers: dict[str, Any]) -> "tuple[Sequence[Clip], Sequence[Clip], str]":
-    """Clips to train on, clips held out (the first `validation_clips`, shared evenly among the sources), and a digest of the run's data."""
+    """Clips to train on, clips held out (the first `validation_clips`, shared evenly among the sources), and a digest of all."""
     from alm.training.codec_run import data_digest
     from codec.data import read_clips
     from codec.mixing import mix_clips, split_off
@@ -140,8 +143,7 @@ def read_sources(args: CodecArguments, numbers: dict[str, Any]) -> "tuple[Sequen
     each = -(-args.validation_clips // len(sources))
     parts = [split_off(source, each) for source in sources]
     held_out = [clip for first, _ in parts for clip in first][: args.validation_clips]
-    settings = [args.split, args.weights, args.seed, args.crop_seconds, args.validation_clips, numbers]
-    return mix_clips([rest for _, rest in parts], args.weights, args.seed), held_out, data_digest(sources, settings)
+    return mix_clips([rest for _, rest in parts], args.weights, args.seed), held_out, data_digest(sources)
 
 
 def build(

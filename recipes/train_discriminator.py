@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
+from alm.arguments import ConfigFileError, parse_with_trainer_arguments, read_numbers, run_main
 from alm.training.arguments import MachineArguments, codec_trainer_arguments
 
 if TYPE_CHECKING:
@@ -77,6 +77,10 @@ DEFAULTS = {
 }
 
 
+# flags with which alone an interrupted run goes on
+KEPT = ("split", "weights", "seed", "crop_seconds", "validation_clips")
+
+
 def main(argv: list[str] | None = None) -> None:
     args, training = parse_with_trainer_arguments(
         DiscriminatorArguments, argv, __doc__, codec_trainer_arguments, DEFAULTS
@@ -86,13 +90,18 @@ def main(argv: list[str] | None = None) -> None:
 
     from alm.data.coded_clips import read_coded_clips
     from alm.data.tokens import TokenStore
+    from alm.scoring.manifest import weights_digest
     from alm.training import run
-    from alm.training.codec_run import DATA, settle_layout, shape_of, step_lines
+    from alm.training.codec_run import require_same_begin, settle_layout, shape_of, step_lines
     from alm.training.spread import require_same_spread
     from codec import EntangleCodec, EntangleCodecConfig
     from codec.discriminator import MelDiscriminator, MelDiscriminatorConfig
     from codec.parts_trainer import stopped
 
+    if args.stop_accuracy is not None and training.eval_strategy == "no":
+        raise ConfigFileError(
+            f"--stop_accuracy {args.stop_accuracy} needs --eval_strategy steps (or epoch): it is measured there"
+        )
     layout = settle_layout(args, training)
     numbers = read_numbers(args.discriminator)
     if args.machine:
@@ -111,8 +120,9 @@ def main(argv: list[str] | None = None) -> None:
     output, ranks = Path(args.output_dir), training.distributed_state
     checkpoint = run.begin(output, ranks, args.overwrite_output)
     require_same_spread(checkpoint, training, draws=True)
+    found = {"codec": codec.fingerprint, "decoder": weights_digest(codec.model.decoder), "numbers": numbers}
+    require_same_begin(args, training, checkpoint, clips.digest, KEPT, **found)
     if ranks.is_main_process:
-        run.require_same_data(output / DATA, f"{codec.fingerprint} {clips.digest}", checkpoint is not None)
         told = [f"going on from {checkpoint}"] if checkpoint else plan(discriminator, clips)
         print(*told, *step_lines(args, training, layout, clips.total), sep="\n")
     trainer = make_trainer(discriminator, codec, store, clips, args, training)

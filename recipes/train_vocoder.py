@@ -17,7 +17,7 @@ from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
 from alm.training.arguments import MachineArguments, codec_trainer_arguments
 
 if TYPE_CHECKING:
-    from codec import EntangleCodecConfig
+    from codec import EntangleCodecConfig, VocosConfig
 
 
 @dataclass
@@ -98,13 +98,18 @@ DEFAULTS = {  # vocos/configs/vocos.yaml of the package
 }
 
 
+# flags with which alone an interrupted run goes on
+KEPT = ("split", "weights", "seed", "crop_seconds", "adversarial", "mel_weight")
+
+
 def main(argv: list[str] | None = None) -> None:
     args, training = parse_with_trainer_arguments(VocoderArguments, argv, __doc__, codec_trainer_arguments, DEFAULTS)
 
     from transformers import set_seed
 
+    from alm.scoring.manifest import weights_digest
     from alm.training import run
-    from alm.training.codec_run import DATA, data_digest, finish, settle_layout, shape_of
+    from alm.training.codec_run import data_digest, finish, require_same_begin, settle_layout, shape_of, step_lines
     from alm.training.spread import require_same_spread
     from codec import EntangleCodec, EntangleCodecConfig
     from codec.data import read_clips
@@ -131,11 +136,12 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(args.output_dir)
     checkpoint = run.begin(output, training.distributed_state, args.overwrite_output)
     require_same_spread(checkpoint, training, draws=True)
+    heard = weights_digest(codec.model.decoder) if args.finetune_on_decoder else None
+    found = {"codec": codec.fingerprint, "decoder": heard, "numbers": numbers}
+    require_same_begin(args, training, checkpoint, data_digest(sources), KEPT, **found)
     if training.distributed_state.is_main_process:
-        settings = [args.split, args.weights, args.seed, args.crop_seconds, numbers, codec.fingerprint]
-        run.require_same_data(output / DATA, data_digest(sources, settings), checkpoint is not None)
-        if checkpoint is not None:
-            print(f"going on from {checkpoint}")
+        told = [f"going on from {checkpoint}"] if checkpoint else plan(vocoder.config, len(clips), args)
+        print(*told, *step_lines(args, training, layout, len(clips)), sep="\n")
     trainer = make_trainer(task, {"args": training, "train_dataset": crops, "callbacks": [SetEpoch(crops)]}, args)
     if run.is_complete(checkpoint, training.max_steps):
         trainer.restore(checkpoint)
@@ -192,25 +198,31 @@ def dry_run(
     codec: "EntangleCodecConfig", numbers: Any, clips: int | None, args: VocoderArguments, training: Any, layout: Any
 ) -> None:
     """Print the plan of a vocoder of these `numbers`, or of a configuration; no weights are made."""
-    import torch
-
     from alm.training.codec_run import look
-    from codec import VocosConfig, VocosModel
+    from codec import VocosConfig
     from codec.planning import vocoder_bytes
 
     config = numbers if isinstance(numbers, VocosConfig) else VocosConfig(mel=codec.mel, **numbers)
+    sizes = (training.per_device_train_batch_size, args.crop_seconds, layout.half_precision, args.adversarial)
+    memory = vocoder_bytes(config, *sizes, decoded=codec if args.finetune_on_decoder else None)
+    look(plan(config, clips, args), memory, args, training, layout, clips)
+
+
+def plan(config: "VocosConfig", clips: int | None, args: VocoderArguments) -> list[str]:
+    """What would be trained on what, in words."""
+    import torch
+
+    from codec import VocosModel
+
     with torch.device("meta"):
         size = sum(p.numel() for p in VocosModel(config).parameters()) / 1e6
     heard = f"the decoder's, of codes from {args.tokens or 'the crops'}" if args.finetune_on_decoder else "the true one"
-    lines = [
+    return [
         f"clips            {'not read' if clips is None else f'{clips:,}'}",
         f"vocoder          {size:,.2f} M parameters",
         f"discriminators   {f'from step {args.pretrain_steps:,}' if args.adversarial else 'none'}",
         f"mel              {config.mel_spec.fingerprint} of {args.codec}, {heard}",
     ]
-    sizes = (training.per_device_train_batch_size, args.crop_seconds, layout.half_precision, args.adversarial)
-    memory = vocoder_bytes(config, *sizes, decoded=codec if args.finetune_on_decoder else None)
-    look(lines, memory, args, training, layout, clips)
 
 
 if __name__ == "__main__":

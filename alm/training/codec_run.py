@@ -16,12 +16,12 @@ from alm.training.arguments import MachineArguments
 from alm.training.layout import WORDS, Layout
 from alm.training.plan import Plan, gpu_line
 from alm.training.stopping import StopAtSignal
-from alm.training.training_log import JsonLinesLog
+from alm.training.training_log import TRAINING_LOG, JsonLinesLog, drop_later
 from alm.training.trl_parts import fit_device
 from alm.training.whole_checkpoints import WholeCheckpoints
 
 DATA = "data.json"
-"""Digest of the data that a run began with, and must go on with."""
+"""Digest of the data that a run began with, and must go on with; beside it the flags and weights that it must keep, too."""
 
 
 @dataclass
@@ -34,6 +34,13 @@ class CodecTrainingArguments(TrainingArguments):
             raise ValueError(
                 "--gradient_checkpointing: the codec's models have none; a smaller --per_device_train_batch_size with the same "
                 "--effective_batch takes less memory"
+            )
+        if (
+            own.max_steps < 1 or own.num_train_epochs != 3.0
+        ):  # Transformers' default; DEFAULTS always hold --max_steps, which goes before
+            raise ValueError(
+                f"--num_train_epochs {own.num_train_epochs:g}, --max_steps {own.max_steps}: the codec's recipes count steps (of the rate, "
+                "of restarts, of ramps); give --max_steps alone, 1 or more. --dry_run tells how many epochs they are"
             )
         fit_device(own, super().__post_init__)
         _require_whole(Layout.of(own))
@@ -73,12 +80,24 @@ def look(read: Sequence[str], memory: Any, args: Any, training: Any, layout: Lay
     Plan("\n".join(lines), memory).require_fit(args.gpu_memory)
 
 
-def data_digest(sources: Iterable[Any], settings: Any) -> str:
-    """What a run must find again when it goes on: clips by file name and caption (rows of data sets by number), and `settings`.
+def require_same_begin(
+    args: Any, training: Any, checkpoint: str | None, digest: str, flags: Sequence[str], **found: Any
+) -> None:
+    """Keep what a run begins with: the data's digest, the values of these `flags` of `args`, and what was `found` behind others.
+
+    Raises `DataError`, on all processes, where it would go on from `checkpoint` with something else.
+    """
+    kept = {name: getattr(args, name) for name in flags} | found
+    write = training.distributed_state.is_main_process
+    run.require_same_data(Path(args.output_dir) / DATA, digest, checkpoint is not None, write, **kept)
+
+
+def data_digest(sources: Iterable[Any]) -> str:
+    """Of clips by file name and caption (rows of data sets by number).
 
     Not the folders: a batch system may unpack the same clips somewhere else for each job.
     """
-    total = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    total = hashlib.sha256()
     for clips in sources:
         listed = isinstance(clips, list)
         total.update(f"\n{len(clips)} {'listed' if listed else 'rows'}".encode())
@@ -127,6 +146,14 @@ class _Resumable(WholeCheckpoints):
     def __init__(self, *args: Any, callbacks: Sequence[Any], **kwargs: Any) -> None:
         log = JsonLinesLog(kwargs["args"].output_dir)
         super().__init__(*args, **kwargs | {"callbacks": [*callbacks, log, StopAtSignal()]})
+
+    def restore(self, checkpoint: str) -> None:
+        """As the trainer's; the log loses what was not written to its end, as it does where training goes on."""
+        trainer: Any = super()
+        trainer.restore(checkpoint)
+        own: Any = self
+        if own.is_world_process_zero():
+            drop_later(Path(own.args.output_dir) / TRAINING_LOG, own.state.global_step)
 
     def log_sums(self) -> dict[str, Any]:
         """Also the parts of the loss."""

@@ -134,15 +134,21 @@ def clear(output: Path) -> None:
     (output / TRAINING_LOG).unlink(missing_ok=True)
 
 
-def require_same_data(record: Path, digest: str, going_on: bool) -> None:
-    """Keep the digest of the training data in `record`; raise `DataError` where a run would go on with other data."""
-    known = json.loads(record.read_text(encoding="utf-8"))["digest"] if record.is_file() else None
-    if going_on and known is not None and known != digest:
+def require_same_data(record: Path, digest: str, going_on: bool, write: bool = True, **settings: Any) -> None:
+    """Keep the digest of the training data, and `settings`, in `record`; raise `DataError` where a run would go on with others.
+
+    Where several processes call it, one of them is to `write`; all raise alike, so that none waits for one that is gone.
+    """
+    ours = {"digest": digest, **json.loads(json.dumps(settings))}
+    known = json.loads(record.read_text(encoding="utf-8")) if going_on and record.is_file() else ours
+    changed = [f"{name} {value}, then {known.get(name)}" for name, value in ours.items() if value != known.get(name)]
+    if changed:
         raise DataError(
-            f"the training data differ from those this run began with (digest {digest}, then {known}): data sets, token store or options "
-            "have changed. Restore them, or give another --output_dir or --overwrite_output"
+            f"the training data differ from those this run began with ({'; '.join(changed)}): data sets, token store or options have "
+            "changed. Restore them, or give another --output_dir or --overwrite_output"
         )
-    write_atomic(record, (json.dumps({"digest": digest}) + "\n").encode())
+    if write:
+        write_atomic(record, (json.dumps(ours) + "\n").encode())
 
 
 def file_digest(path: str | Path) -> str:

@@ -68,15 +68,24 @@ class WholeCheckpoints:
             self.take_log_sums(json.loads(file.read_text(encoding="utf-8")))
 
     def log_sums(self) -> dict[str, Any]:
-        """What this process has summed since the last entry of the log."""
+        """What this process has summed since the last entry of the log, and up to it."""
         trainer: Any = self
-        return {"loss": float(trainer._tr_loss), "logged_step": trainer._globalstep_last_logged}
+        sums = {"loss": float(trainer._tr_loss), "total_loss": trainer._total_loss_scalar}
+        return {**sums, "logged_step": trainer._globalstep_last_logged}
 
     def take_log_sums(self, sums: dict[str, Any]) -> None:
         """Go on from `log_sums`."""
         trainer: Any = self
         trainer._tr_loss += sums["loss"]
+        trainer._total_loss_scalar = sums["total_loss"]
         trainer._globalstep_last_logged = sums["logged_step"]
+
+    def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Let the mean loss of the summary be that of all steps: Trainer divides by those since the last interruption."""
+        trainer: Any = self
+        if "train_loss" in logs:
+            logs["train_loss"] = trainer._total_loss_scalar / max(trainer.state.global_step, 1)
+        super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
     def _sums_file(self) -> str:
         args: Any = self.args  # type: ignore[attr-defined]

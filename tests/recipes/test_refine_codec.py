@@ -18,6 +18,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from alm.arguments import ConfigFileError
 from alm.data.coded_clips import StoredCodes, read_coded_clips
 from alm.data.example import DataError
 from alm.data.tokens import TokenStore
@@ -220,8 +221,22 @@ def test_what_does_not_fit_is_told(shop: Path, tmp_path: Path) -> None:
 def test_a_run_goes_on_only_with_what_it_began_with(shop: Path, tmp_path: Path) -> None:
     refine(shop, tmp_path, "--max_steps", "5")
     (tmp_path / "manifest.json").unlink()
-    with pytest.raises(DataError, match="the training data differ"):
-        refine(shop, tmp_path, "--discriminator", str(shop / "witness"))
+    other = [["--discriminator", str(shop / "witness")], ["--witness", str(shop / "witness")]]
+    other += [["--validation_clips", "2"], ["--discriminator_trainable", "true"], ["--ema_decay", "0.9"]]
+    for flags in other:
+        with pytest.raises(DataError, match=f"the training data differ .*{flags[0].removeprefix('--')} .*, then "):
+            refine(shop, tmp_path, *flags)
+
+
+def test_the_discriminator_goes_on_only_with_what_it_began_with(shop: Path, tmp_path: Path) -> None:
+    interrupt(shop / "critic" / "checkpoint-4", tmp_path / "run")
+    changed = EntangleCodec.from_pretrained(shop / "codec")
+    torch.nn.init.normal_(changed.model.decoder.out.weight)
+    changed.save_pretrained(tmp_path / "changed")  # of the same fingerprint: encoder and quantizer are the same
+    began = ["--max_steps", "6", "--seed", "1"]
+    for flag, value in (("codec", tmp_path / "changed"), ("crop_seconds", 0.3), ("validation_clips", 2), ("seed", 3)):
+        with pytest.raises(DataError, match="decoder" if flag == "codec" else flag):
+            train_discriminator(shop, tmp_path / "run", *began, f"--{flag}", str(value))
 
 
 def test_dry_run_prints_the_plan(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,6 +266,8 @@ def test_the_discriminators_training_ends_at_the_held_out_accuracy(
     train_discriminator(shop, tmp_path, *more, "--max_steps", "20")
     assert "has reached --stop_accuracy 0.01" in capsys.readouterr().out
     assert log(tmp_path)[-1]["step"] < 20
+    with pytest.raises(ConfigFileError, match=r"--stop_accuracy 0\.01 needs --eval_strategy"):
+        train_discriminator(shop, tmp_path / "none", *more[:4])
 
 
 def test_clips_come_from_folders_lists_and_tables(shop: Path, tmp_path: Path) -> None:

@@ -79,6 +79,11 @@ def log(folder: Path) -> list[dict[str, Any]]:
     return [{**line, "seconds": 0} for line in lines if "flow_loss" in line]
 
 
+def mean_loss(folder: Path) -> float:
+    """The mean of all steps, of the log's last line."""
+    return float(json.loads((folder / "training_log.jsonl").read_text().splitlines()[-1])["train_loss"])
+
+
 def same_weights(one: Path, other: Path) -> bool:
     """Whether two stage-1 models are the same to the bit."""
     ours, theirs = (load_file(folder / "pretraining" / "model.safetensors") for folder in (one, other))
@@ -112,6 +117,8 @@ def test_it_learns_and_ends_as_a_codec(clips: Path, trained: Path) -> None:
 )  # at 10 nothing is left but to write the codec: a run killed before its manifest
 def test_resume_is_exact(clips: Path, numbers: Path, trained: Path, tmp_path: Path, step: int) -> None:
     interrupt(trained / f"checkpoint-{step}", tmp_path)
+    with (tmp_path / "training_log.jsonl").open("a") as file:
+        file.write('{"step": 10, "seco')  # the disk was full
     train(clips, numbers, tmp_path)
     assert same_weights(tmp_path, trained)
     assert log(tmp_path) == log(trained)
@@ -124,6 +131,7 @@ def test_an_interruption_changes_no_entry_of_the_log(clips: Path, numbers: Path,
         interrupt(tmp_path / "whole" / f"checkpoint-{step}", tmp_path / str(step))
         train(clips, numbers, tmp_path / str(step), *more)
         assert log(tmp_path / str(step)) == log(tmp_path / "whole")
+        assert mean_loss(tmp_path / str(step)) == pytest.approx(mean_loss(tmp_path / "whole"), rel=1e-6)
     assert [line["step"] for line in log(tmp_path / "whole")] == [4, 8] and log(tmp_path / "whole")[0]["restarted"] > 0
 
 
@@ -165,7 +173,7 @@ def test_it_does_not_go_on_with_other_data_or_numbers(
     moved = shutil.copytree(clips, tmp_path / "moved")
     table = (clips / "metadata.csv").read_text()
     (moved / "metadata.csv").write_text(table.replace("low", "deep"))
-    for other, what in (((moved, numbers), ()), ((clips, larger), ()), ((clips, numbers), ("--crop_seconds", "0.3"))):
+    for other, what in (((moved, numbers), ()), ((clips, larger), ()), ((clips, numbers), ("--ema_decay", "0.9"))):
         with pytest.raises(DataError, match="training data differ from those this run began with"):
             train(*other, tmp_path / "run", *what)
     (moved / "metadata.csv").write_text(table)
@@ -355,6 +363,15 @@ def test_another_batch_than_the_asked_one_is_refused(clips: Path, numbers: Path,
         ConfigFileError, match="--effective_batch 255, but 4 rows or crops × 1 accumulation × 1 processes are 4"
     ):
         train(clips, numbers, tmp_path, "--effective_batch", "255")
+
+
+@pytest.mark.parametrize("flags", [("--num_train_epochs", "2"), ("--max_steps", "-1")])
+def test_epochs_are_not_taken_for_steps(
+    clips: Path, numbers: Path, tmp_path: Path, flags: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        train(clips, numbers, tmp_path, *flags)
+    assert "the codec's recipes count steps" in capsys.readouterr().err
 
 
 def test_the_learning_rate_falls_on_a_plateau_of_a_fixed_validation_loss(

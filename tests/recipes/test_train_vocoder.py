@@ -93,6 +93,10 @@ def test_resume_is_exact(flags: list[str], tmp_path: Path) -> None:
     assert equal(tmp_path / "resumed", tmp_path / "whole")
     assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
     assert len(losses(tmp_path / "whole")) == 8
+    interrupt(tmp_path / "whole" / "checkpoint-3", tmp_path / "other")
+    for flag, value in (("mel_weight", "2"), ("seed", "1"), ("crop_seconds", "0.1")):
+        with pytest.raises(DataError, match=f"{flag} {value}.*, then"):
+            train(flags, tmp_path / "other", f"--{flag}", value)
 
 
 def test_finetuning_on_the_decoder(flags: list[str], codec: Path, clips: Path, tmp_path: Path) -> None:

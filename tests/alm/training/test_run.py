@@ -62,6 +62,12 @@ def test_the_data_must_stay(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="digest bb, then aa"):
         require_same_data(record, "bb", going_on=True)
     require_same_data(record, "bb", going_on=False)
+    require_same_data(record, "cc", going_on=False, write=False)
+    require_same_data(record, "bb", going_on=True)
+    require_same_data(record, "bb", going_on=False, seed=1, sizes=(8, 16))
+    require_same_data(record, "bb", going_on=True, write=False, seed=1, sizes=(8, 16))
+    with pytest.raises(DataError, match=r"\(seed 2, then 1\)"):
+        require_same_data(record, "bb", going_on=True, write=False, seed=2, sizes=(8, 16))
 
 
 def test_manifest(tmp_path: Path) -> None:
