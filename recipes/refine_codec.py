@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alm.arguments import parse_with_trainer_arguments, run_main
-from alm.training.arguments import MachineArguments, codec_trainer_arguments
+from alm.training.arguments import CODEC_DEFAULTS, MachineArguments, codec_trainer_arguments
 
 if TYPE_CHECKING:
     from codec import EntangleCodecConfig
@@ -92,6 +92,7 @@ class RefineArguments(MachineArguments):
 
 
 DEFAULTS = {  # Table 5; batch arithmetic as in recipes/train_codec.py
+    **CODEC_DEFAULTS,
     "learning_rate": 1e-4,
     "adam_beta1": 0.9,
     "adam_beta2": 0.999,
@@ -101,11 +102,6 @@ DEFAULTS = {  # Table 5; batch arithmetic as in recipes/train_codec.py
     "warmup_steps": 2_000,
     "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 4,
-    "save_steps": 1_000,
-    "save_total_limit": 2,
-    "logging_steps": 50,
-    "report_to": "none",
-    "remove_unused_columns": False,
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
-from alm.training.arguments import MachineArguments, codec_trainer_arguments
+from alm.training.arguments import CODEC_DEFAULTS, MachineArguments, codec_trainer_arguments
 
 if TYPE_CHECKING:
     from alm.training.layout import Layout
@@ -71,6 +71,7 @@ class CodecArguments(MachineArguments):
 
 # Table 5; batch arithmetic: 8 GPUs × 32 = 256 with the paper's accumulation of 4 inside the 32 (docs/paper.md)
 DEFAULTS = {
+    **CODEC_DEFAULTS,
     "learning_rate": 2e-4,
     "adam_beta1": 0.9,
     "adam_beta2": 0.999,
@@ -80,11 +81,6 @@ DEFAULTS = {
     "warmup_steps": 2_000,
     "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 4,
-    "save_steps": 1_000,
-    "save_total_limit": 2,
-    "logging_steps": 50,
-    "report_to": "none",
-    "remove_unused_columns": False,
 }
 
 

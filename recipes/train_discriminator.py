@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alm.arguments import ConfigFileError, parse_with_trainer_arguments, read_numbers, run_main
-from alm.training.arguments import MachineArguments, codec_trainer_arguments
+from alm.training.arguments import CODEC_DEFAULTS, MachineArguments, codec_trainer_arguments
 
 if TYPE_CHECKING:
     from alm.data.coded_clips import CodedClips
@@ -65,15 +65,11 @@ class DiscriminatorArguments(MachineArguments):
 
 
 DEFAULTS = {
+    **CODEC_DEFAULTS,
     "learning_rate": 1e-4,  # SyntaSpeech's; the paper gives none
     "weight_decay": 0.0,
     "max_steps": 30_000,
     "per_device_train_batch_size": 32,
-    "save_steps": 1_000,
-    "save_total_limit": 2,
-    "logging_steps": 50,
-    "report_to": "none",
-    "remove_unused_columns": False,
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alm.arguments import parse_with_trainer_arguments, read_numbers, run_main
-from alm.training.arguments import MachineArguments, codec_trainer_arguments
+from alm.training.arguments import CODEC_DEFAULTS, MachineArguments, codec_trainer_arguments
 
 if TYPE_CHECKING:
     from codec import EntangleCodecConfig, VocosConfig
@@ -84,17 +84,13 @@ class VocoderArguments(MachineArguments):
 
 
 DEFAULTS = {  # vocos/configs/vocos.yaml of the package
+    **CODEC_DEFAULTS,
     "learning_rate": 5e-4,
     "adam_beta1": 0.8,
     "adam_beta2": 0.9,
     "lr_scheduler_type": "cosine",
     "max_steps": 1_000_000,
     "per_device_train_batch_size": 16,
-    "save_steps": 1_000,
-    "save_total_limit": 2,
-    "logging_steps": 50,
-    "report_to": "none",
-    "remove_unused_columns": False,
 }
 
 

@@ -27,6 +27,16 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+# the same of the codec's recipes, beside what Table 5 and others give
+CODEC_DEFAULTS: dict[str, Any] = {
+    "save_steps": 1_000,
+    "save_total_limit": 2,
+    "logging_steps": 50,
+    "report_to": "none",
+    "remove_unused_columns": False,
+}
+
+
 @dataclass(kw_only=True)
 class MachineArguments:
     """Flags of a plan: for this machine or another one."""
