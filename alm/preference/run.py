@@ -232,12 +232,15 @@ class PreferenceRun:
         """Train what is left to train, save, and write the manifest last, the parts that were known when training `begun` in it."""
         from alm.training import run
         from alm.training.sft import save_final
+        from alm.training.training_log import TRAINING_LOG, drop_behind_summary
 
         finished = run.is_complete(checkpoint, self.training.max_steps)
         text = self.args.add_text_loss(trainer, trainer.processor, self.output / run.SEQUENCES, checkpoint is not None)
         before = self._before(trainer, checkpoint) if held_out is not None else None
-        if finished:
-            trainer._load_from_checkpoint(checkpoint)
+        if checkpoint is not None and finished:
+            if self.ranks.is_main_process:
+                drop_behind_summary(self.output / TRAINING_LOG)
+            trainer.restore(checkpoint)
             metrics: dict[str, Any] = {}
         else:
             metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics

@@ -49,6 +49,20 @@ def drop_later(log: Path, step: int) -> None:
     write_atomic(log, "".join(line for line in lines if step and _step_of(line) <= step).encode())
 
 
+def drop_behind_summary(log: Path) -> None:
+    """Keep the lines of a log up to the end of its training: for one that was over, and all measured behind it is measured again."""
+    if not log.is_file():
+        return
+    kept: list[str] = []
+    for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("}\n"):
+            break
+        kept.append(line)
+        if "train_runtime" in json.loads(line):
+            break
+    write_atomic(log, "".join(kept).encode())
+
+
 def _step_of(line: str) -> float:
     """The step of a line of a log; beyond any for a line that was not written to its end."""
     return float(json.loads(line)["step"]) if line.endswith("}\n") else math.inf

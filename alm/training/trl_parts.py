@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import is_peft_model
+from transformers import TrainerState
 from transformers.integrations import get_available_reporting_integrations
 
 from alm.adapters import write_processor_file
@@ -19,6 +20,7 @@ from alm.training.processes import (
     require_all_processes,
     require_same_precision,
 )
+from alm.training.saving import STATE
 from alm.training.whole_checkpoints import WholeCheckpoints
 
 
@@ -87,6 +89,14 @@ class CompleteCheckpoints(WholeCheckpoints):
             tied = getattr(trainer.model, "all_tied_weights_keys", {})
             state_dict = {name: value for name, value in state_dict.items() if name not in tied}
         super()._save(output_dir, state_dict)  # type: ignore[misc]
+
+    def restore(self, checkpoint: str) -> None:
+        """Weights, log and random state of a checkpoint after which nothing is left to train: what follows is measured as at its end."""
+        trainer: Any = self
+        trainer._load_from_checkpoint(checkpoint)
+        trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / STATE))
+        super(WholeCheckpoints, self)._load_rng_state(checkpoint)  # type: ignore[misc]
+        trainer._total_train_tokens = (self._sums_of(Path(checkpoint)) or {}).get("tokens", 0)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: a card without evaluation would only mislead."""
