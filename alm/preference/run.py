@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alm.data.example import DataError
-from alm.preference.arguments import DPO, GRPO, PreferenceArguments
+from alm.preference.arguments import DPO, GRPO, PreferenceArguments, require_agreement
 
 if TYPE_CHECKING:
     from alm.checkpoint import LoadedCheckpoint
@@ -48,6 +48,7 @@ class PreferenceRun:
         self.layout = settle_layout(args, training)
         if args.method == GRPO:
             settle_turns(training, accumulated, self.layout)
+        require_agreement(args, training, self.layout.processes)
 
     def start(self) -> None:
         """Read the data and train, or print the plan with --dry_run."""
@@ -216,27 +217,19 @@ class PreferenceRun:
             return None
         return load_checkpoint(self.args.model, dtype=torch.float32, check_codec=False).model.requires_grad_(False)
 
-    def _before(self, trainer: Any, checkpoint: str | None) -> Any:
-        """What is held out, measured with the first weights; a run that goes on finds it written down."""
-        from alm.data.tokens_files import write_atomic
-        from alm.training.run import SEQUENCES
-
-        record = self.output / SEQUENCES / "before.json"
-        if checkpoint is None:
-            measured = trainer.evaluate()
-            if self.ranks.is_main_process:
-                write_atomic(record, json.dumps(measured).encode())
-        return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
-
     def _train(self, trainer: Any, held_out: Any, checkpoint: str | None, begun: dict[str, Any]) -> None:
         """Train what is left to train, save, and write the manifest last, the parts that were known when training `begun` in it."""
+        from alm.preference.held_out import Before
         from alm.training import run
         from alm.training.sft import save_final
         from alm.training.training_log import TRAINING_LOG, drop_behind_summary
 
         finished = run.is_complete(checkpoint, self.training.max_steps)
         text = self.args.add_text_loss(trainer, trainer.processor, self.output / run.SEQUENCES, checkpoint is not None)
-        before = self._before(trainer, checkpoint) if held_out is not None else None
+        before = None
+        if held_out is not None:
+            before = Before(self.output / run.SEQUENCES / "before.json", self.training, checkpoint is not None)
+            trainer.add_callback(before)
         if checkpoint is not None and finished:
             if self.ranks.is_main_process:
                 drop_behind_summary(self.output / TRAINING_LOG)
@@ -254,7 +247,7 @@ class PreferenceRun:
             "codec": trainer.processor.vocabulary.codec_fingerprint,
             **begun,
             "rewards": self.labels,
-            "held_out": {"before": before, "after": after},
+            "held_out": {"before": before and before.found, "after": after},
             "arguments": asdict(self.args),
             "trainer": self.training.to_dict(),
             "training": metrics,

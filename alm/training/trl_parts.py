@@ -95,6 +95,9 @@ class CompleteCheckpoints(WholeCheckpoints):
         trainer: Any = self
         trainer._load_from_checkpoint(checkpoint)
         trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / STATE))
+        # the main process's, which wrote it
+        trainer.state.is_world_process_zero = trainer.is_world_process_zero()
+        trainer.state.is_local_process_zero = trainer.is_local_process_zero()
         super(WholeCheckpoints, self)._load_rng_state(checkpoint)  # type: ignore[misc]
         trainer._total_train_tokens = (self._sums_of(Path(checkpoint)) or {}).get("tokens", 0)
 

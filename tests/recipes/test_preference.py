@@ -1,9 +1,12 @@
 """`recipes/preference.py`: ids are the processor's own, preferences are learned, rewards judge, bad rows are refused."""
 
 import json
+import os
 import re
 import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from alm.scoring.sound.base import Found
 from alm.scoring.speech.recognition import Recogniser
 from alm.scoring.speech.words import WordErrors
 from alm.training.run import file_digest
+from alm.vocabulary import ContractError
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "preference.py"
 FAST = ["--logging_steps", "1", "--gradient_checkpointing", "false", "--disable_tqdm", "true", "--warmup_steps", "0"]
@@ -354,6 +358,32 @@ def test_it_goes_on_to_the_same_weights(
     assert [timeless(line) for line in log(output)] == [timeless(line) for line in log(whole)]
 
 
+def test_two_processes_train_one_model(workshop: Any, undecided: Path, tmp_path: Path) -> None:
+    """A run that goes on has the first process's weights on both: it comes to the same only where both had them all along."""
+    more = ["--rewards", "choice", "--max_steps", "4", "--save_steps", "2", "--learning_rate", "5e-3"]
+    more += ["--per_device_train_batch_size", "8"]
+    runs = [
+        {"argv": [*grpo(workshop, undecided, tmp_path, *more), "--output_dir", output], "output": output, "from": first}
+        for output, first in (
+            (f"{tmp_path}/whole", None),
+            (f"{tmp_path}/middle", f"{tmp_path}/whole/checkpoint-2"),
+            (f"{tmp_path}/end", f"{tmp_path}/whole/checkpoint-4"),
+        )
+    ]
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--mixed_precision", "no", "--main_process_port", "0"]
+    command += [str(Path(__file__).with_name("several_runs.py")), str(SCRIPT), str(tmp_path / "runs.json")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0 and "float32 on 2 × CPU" in done.stdout, done.stdout[-3000:]
+    whole = load_file(tmp_path / "whole" / "model.safetensors")
+    for name in ("middle", "end"):
+        other = load_file(tmp_path / name / "model.safetensors")
+        assert all(torch.equal(other[key], whole[key]) for key in whole)
+        assert [timeless(line) for line in log(tmp_path / name)] == [timeless(line) for line in log(tmp_path / "whole")]
+
+
 def test_audio_is_made_under_the_grammar(main: Any, workshop: Any, tmp_path: Path) -> None:
     train = write(tmp_path / "say.jsonl", [{"say": "bell"}, {"say": "loud"}])
     fixed = [
@@ -453,10 +483,29 @@ def test_command_line_refusals(main: Any, workshop: Any, undecided: Path, tmp_pa
         (["--rewards", "choice"], "go with --method grpo"),
         (["--num_generations", "2"], "unknown"),
         (["--lora_alpha", "2"], "need a --lora_rank"),
+        (["--effective_batch", "0"], "must be more than 0"),
+        (["--gpu_memory", "0"], "must be more than 0"),
+        (["--tokens_per_second", "-1"], "must be more than 0"),
+        (["--min_seconds", "5", "--max_seconds", "1"], "leave no length"),
     ]:
         with pytest.raises(SystemExit):
             main(dpo(workshop, tmp_path, *more))
         assert message in capsys.readouterr().err
+    for more, message in [
+        (["--per_device_eval_batch_size", "3"], "3 × 1 processes is no multiple of the 8 turns"),
+        (["--reward_weights", "1", "2"], "--reward_weights are 2 and --rewards 1"),
+    ]:
+        with pytest.raises(ConfigFileError, match=message):
+            main(grpo(workshop, undecided, tmp_path, "--rewards", "choice", *more))
+    alone = dpo(workshop, tmp_path, "--eval_strategy", "steps", "--eval_steps", "1")
+    del alone[alone.index("--held_out") : alone.index("--held_out") + 2]
+    with pytest.raises(ConfigFileError, match="--eval_strategy steps needs --held_out"):
+        main(alone)
+    (tmp_path / "bare").mkdir()
+    shutil.copy(workshop.model / "config.json", tmp_path / "bare")
+    planned = dpo(workshop, tmp_path, "--dry_run", "--machine", str(SCRIPT.parent / "configs/accelerate/zero2.yaml"))
+    with pytest.raises(ContractError, match="holds no processor"):
+        main([*planned, "--model", str(tmp_path / "bare")])
     with pytest.raises(DataError, match="has 8 questions, and 16 are asked at once"):
         main(grpo(workshop, undecided, tmp_path, "--rewards", "choice", "--gradient_accumulation_steps", "8"))
 
