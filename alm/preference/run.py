@@ -158,6 +158,8 @@ class PreferenceRun:
             files = {name: run.file_digest(name) for name in filter(None, [args.data, args.held_out])}
             weights = getattr(training, "reward_weights", None)
             rewarded = [args.rewards, weights, args.asr, args.clap, args.grammar, args.min_seconds, args.max_seconds]
+            if args.method == GRPO:  # which questions a step has
+                rewarded += [training.num_generations, training.num_iterations, training.steps_per_generation]
             settings = [args.method, base["weights"], args.seed, rewarded if args.method == GRPO else None]
             digest = rows.digest(settings)
             (self.output / run.SEQUENCES).mkdir(exist_ok=True)

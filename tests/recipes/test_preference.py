@@ -313,7 +313,8 @@ def test_other_rewards_cannot_go_on(main: Any, workshop: Any, undecided: Path, t
     data = json.loads((output / "manifest.json").read_text())["data"]
     (output / "manifest.json").unlink()
     (output / "sequences").mkdir()
-    for other in (["--rewards", "choice", "validity"], ["--grammar", "false"], ["--reward_weights", "2"]):
+    asked = ["--num_generations", "4"]
+    for other in (["--rewards", "choice", "validity"], ["--grammar", "false"], ["--reward_weights", "2"], asked):
         (output / "sequences" / "data.json").write_text(json.dumps(data))
         with pytest.raises(DataError, match="data differ"):
             main(grpo(workshop, undecided, tmp_path, *more, *other))
