@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from alm.arguments import ConfigFileError
 from alm.training.arguments import MachineArguments, RunArguments
 
 DPO, GRPO = "dpo", "grpo"
@@ -46,3 +47,29 @@ class PreferenceArguments(MachineArguments, RunArguments):
             raise ValueError(f"--rewards {' '.join(unknown)}: accepted are {', '.join(REWARDS)}")
         if (self.method == GRPO) != bool(self.rewards):
             raise ValueError("--rewards go with --method grpo, which needs one or more")
+        if not 0 <= self.min_seconds <= self.max_seconds:
+            raise ValueError(
+                f"--min_seconds {self.min_seconds:g} and --max_seconds {self.max_seconds:g} leave no length"
+            )
+
+
+def require_agreement(args: PreferenceArguments, training: Any, processes: int) -> None:
+    """Raise `ConfigFileError` where the trainer's flags and ours do not go together: TRL would say so when all data are made."""
+    if args.held_out is None and str(training.eval_strategy.value) != "no":
+        raise ConfigFileError(f"--eval_strategy {training.eval_strategy.value} needs --held_out, which it measures")
+    if args.method == DPO:
+        return
+    weights = training.reward_weights
+    if weights is not None and len(weights) != len(args.rewards):
+        raise ConfigFileError(
+            f"--reward_weights are {len(weights)} and --rewards {len(args.rewards)}: give one for each"
+        )
+    asked, group = (
+        training.per_device_eval_batch_size * processes,
+        training.num_generations_eval or training.num_generations,
+    )
+    if args.held_out is not None and asked % group:
+        raise ConfigFileError(
+            f"--per_device_eval_batch_size {training.per_device_eval_batch_size} × {processes} processes is no multiple of the {group} "
+            "turns that a question of --held_out gets (--num_generations_eval, else --num_generations)"
+        )

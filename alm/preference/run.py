@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alm.data.example import DataError
-from alm.preference.arguments import DPO, GRPO, PreferenceArguments
+from alm.preference.arguments import DPO, GRPO, PreferenceArguments, require_agreement
 
 if TYPE_CHECKING:
     from alm.checkpoint import LoadedCheckpoint
@@ -49,6 +49,7 @@ class PreferenceRun:
         self.layout = settle_layout(args, training)
         if args.method == GRPO:
             settle_turns(training, accumulated, self.layout)
+        require_agreement(args, training, self.layout.processes)
 
     def start(self) -> None:
         """Read the data and train, or print the plan with --dry_run."""
@@ -161,6 +162,8 @@ class PreferenceRun:
             files = {name: run.file_digest(name) for name in filter(None, [args.data, args.held_out])}
             weights = getattr(training, "reward_weights", None)
             rewarded = [args.rewards, weights, args.asr, args.clap, args.grammar, args.min_seconds, args.max_seconds]
+            if args.method == GRPO:  # which questions a step has
+                rewarded += [training.num_generations, training.num_iterations, training.steps_per_generation]
             settings = [args.method, base["weights"], args.seed, rewarded if args.method == GRPO else None]
             digest = rows.digest(settings)
             (self.output / run.SEQUENCES).mkdir(exist_ok=True)
@@ -231,7 +234,8 @@ class PreferenceRun:
         measured = HeldOutRows(trainer, self.output / run.SEQUENCES, checkpoint is not None)
         if held_out is not None:
             trainer.add_callback(measured)
-        if finished:
+        if checkpoint is not None and finished:
+            run.mend_log(self.output, checkpoint, self.ranks)
             if self.args.lora_rank:
                 trainer._load_from_checkpoint(checkpoint)
             metrics: dict[str, Any] = {}

@@ -42,6 +42,9 @@ def public(manifest: dict[str, Any]) -> dict[str, Any]:
     if "trainer" in kept:
         kept["trainer"] = {key: kept["trainer"][key] for key in TRAINER if key in kept["trainer"]}
     cleaned: dict[str, Any] = _cleaned(kept)
+    base = manifest.get("base_model") or {}
+    if base.get("revision"):  # of the Hub: its name is no path, and says nothing without its owner
+        cleaned["base_model"]["name"] = base["name"]
     return cleaned
 
 
@@ -65,6 +68,10 @@ def _facts(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
         )
     if rate := trainer.get("learning_rate"):
         yield "learning rate", f"{rate:g}, {trainer.get('lr_scheduler_type', 'schedule not stated')}"
+    if base := manifest.get("base_model"):
+        weights = ", ".join(f"`{name}` {digest}" for name, digest in base["weights"].items())
+        revision = f" at {base['revision']}" if base["revision"] else ""
+        yield "began from", f"`{base['name']}`{revision} ({weights})"
     if "sequences" in manifest:
         sequences = manifest["sequences"]
         yield "tokens in one pass", f"{sequences['tokens']:,}, of which {sequences['labelled']:,} labelled"

@@ -37,6 +37,12 @@ CODEC_DEFAULTS: dict[str, Any] = {
 }
 
 
+def require_positive(flag: str, value: float | None) -> None:
+    """Raise `ValueError` for a number given that is 0 or less."""
+    if value is not None and value <= 0:
+        raise ValueError(f"{flag} must be more than 0, got {value:g}")
+
+
 @dataclass(kw_only=True)
 class MachineArguments:
     """Flags of a plan: for this machine or another one."""
@@ -56,6 +62,8 @@ class MachineArguments:
     def __post_init__(self) -> None:
         if self.machine and not self.dry_run:
             raise ValueError("--machine plans for another machine; it needs --dry_run")
+        require_positive("--effective_batch", self.effective_batch)
+        require_positive("--gpu_memory", self.gpu_memory)
 
 
 @dataclass(kw_only=True)
@@ -88,6 +96,7 @@ class RunArguments:
                 f"--lora_rank {self.lora_rank}, --lora_alpha {self.lora_alpha}: LoRA's flags need a --lora_rank of 1 or more; "
                 "0 is full fine-tuning"
             )
+        require_positive("--tokens_per_second", self.tokens_per_second)
 
     def held_out_text(self, processor: "AudioLanguageProcessor") -> "HeldOutText | None":
         """The text of --text_loss, where it is given."""

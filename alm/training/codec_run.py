@@ -16,7 +16,7 @@ from alm.training.arguments import MachineArguments
 from alm.training.layout import WORDS, Layout
 from alm.training.plan import Plan, gpu_line
 from alm.training.stopping import StopAtSignal
-from alm.training.training_log import TRAINING_LOG, JsonLinesLog, drop_later
+from alm.training.training_log import JsonLinesLog
 from alm.training.trl_parts import fit_device
 from alm.training.whole_checkpoints import WholeCheckpoints
 
@@ -152,8 +152,7 @@ class _Resumable(WholeCheckpoints):
         trainer: Any = super()
         trainer.restore(checkpoint)
         own: Any = self
-        if own.is_world_process_zero():
-            drop_later(Path(own.args.output_dir) / TRAINING_LOG, own.state.global_step)
+        run.mend_log(Path(own.args.output_dir), checkpoint, own.args.distributed_state)
 
     def log_sums(self) -> dict[str, Any]:
         """Also the parts of the loss."""

@@ -56,11 +56,16 @@ def outline(name: str, args: Any, training: "TrainingArguments", layout: Layout)
 def processor_alone(name: str, whole: bool = True) -> AudioLanguageProcessor:
     """The processor of a checkpoint that is examined, but not loaded; where not `whole`, its small files are enough.
 
-    Raises `ContractError` for what is no sound checkpoint.
+    Raises `ContractError` for what is no sound checkpoint, or has no processor.
     """
     folder = local_folder(name, weights=whole)
     if whole:
         require_no_faults(examine(folder), name)
+    elif not (folder / "processor_config.json").is_file():
+        raise ContractError(
+            f"{name} holds no processor (processor_config.json), which data are read with: give a folder written by "
+            "recipes/extend_vocabulary.py or a training recipe, or leave the data out"
+        )
     return AudioLanguageProcessor.from_pretrained(adapter_base(folder) if is_adapter(folder) else folder)
 
 

@@ -16,7 +16,7 @@ from alm.scoring.manifest import environment
 from alm.training.arguments import MachineArguments
 from alm.training.layout import Layout
 from alm.training.saving import STATE, checkpoints, discard, is_whole, tidy
-from alm.training.training_log import TRAINING_LOG
+from alm.training.training_log import TRAINING_LOG, drop_later
 from alm.vocabulary import AudioVocabulary, ContractError
 
 MANIFEST = "manifest.json"
@@ -121,6 +121,13 @@ def is_complete(checkpoint: str | None, max_steps: int) -> bool:
         return False
     state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
     return int(state["global_step"]) >= (max_steps if max_steps > 0 else int(state["max_steps"]))
+
+
+def mend_log(output: Path, checkpoint: str, ranks: Any) -> None:
+    """Let the log of a run with nothing left to train lose what was not written to its end, as it does where training goes on."""
+    if ranks.is_main_process:
+        state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
+        drop_later(output / TRAINING_LOG, int(state["global_step"]))
 
 
 def clear(output: Path) -> None:

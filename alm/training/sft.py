@@ -86,6 +86,11 @@ class SequenceTrainer(CompleteCheckpoints, SFTTrainer):
         super().take_log_sums(sums)
         self._counts = torch.tensor(sums["counts"])
 
+    def shared_sums(self, sums: list[dict[str, Any]]) -> dict[str, Any]:
+        """Counts are added up over processes: one of them has all."""
+        counts = [sum(column) for column in zip(*(one["counts"] for one in sums), strict=True)]
+        return {**super().shared_sums(sums), "counts": counts if self.args.process_index == 0 else [0.0] * len(counts)}
+
     def whole_model(self) -> AbstractContextManager[Any]:
         """For all processes to enter: inside, each has all weights in place (under ZeRO-3, which shards them; always so elsewhere)."""
         kept = self.args.gradient_checkpointing_kwargs

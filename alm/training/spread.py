@@ -34,6 +34,11 @@ def write_spread(config: Any, checkpoint: Path) -> None:
     (checkpoint / SPREAD).write_text(json.dumps(Spread.of(config)._asdict()) + "\n", encoding="utf-8")
 
 
+def read_spread(checkpoint: Path) -> Spread:
+    """How the run was spread that wrote a checkpoint."""
+    return Spread(**json.loads((checkpoint / SPREAD).read_text(encoding="utf-8")))
+
+
 def require_same_spread(checkpoint: str | None, config: Any, draws: bool) -> None:
     """Raise `DataError` where a run would go on otherwise than it would have without the interruption.
 
@@ -47,7 +52,7 @@ def require_same_spread(checkpoint: str | None, config: Any, draws: bool) -> Non
         raise DataError(
             f"{checkpoint} has no {SPREAD}: no recipe of this version wrote it. Give --overwrite_output to train anew"
         )
-    known = Spread(**json.loads(file.read_text(encoding="utf-8")))
+    known = read_spread(file.parent)
     free = known.sharding == "none" and not draws
     if known == ours or (free and known._replace(processes=ours.processes) == ours):
         return

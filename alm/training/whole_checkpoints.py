@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from alm.training.saving import ASIDE, checkpoint_name, put_in_place, rotate, writing
-from alm.training.spread import write_spread
+from alm.training.spread import read_spread, write_spread
 
 
 class WholeCheckpoints:
@@ -64,28 +64,47 @@ class WholeCheckpoints:
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)  # type: ignore[misc]
-        if checkpoint is not None and (file := Path(checkpoint) / self._sums_file()).is_file():
-            self.take_log_sums(json.loads(file.read_text(encoding="utf-8")))
+        if checkpoint is not None and (sums := self._sums_of(Path(checkpoint))):
+            self.take_log_sums(sums)
+
+    def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Trainer's own, with the mean loss of the whole run at its end: Trainer would take that of the steps since the interruption."""
+        trainer: Any = self
+        if "train_loss" in logs:
+            logs["train_loss"] = trainer._total_loss_scalar / max(trainer.state.global_step, 1)
+        super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
     def log_sums(self) -> dict[str, Any]:
         """What this process has summed since the last entry of the log, and up to it."""
         trainer: Any = self
-        sums = {"loss": float(trainer._tr_loss), "total_loss": trainer._total_loss_scalar}
-        return {**sums, "logged_step": trainer._globalstep_last_logged}
+        return {
+            "loss": float(trainer._tr_loss),
+            "logged_loss": trainer._total_loss_scalar,
+            "logged_step": trainer._globalstep_last_logged,
+        }
 
     def take_log_sums(self, sums: dict[str, Any]) -> None:
         """Go on from `log_sums`."""
         trainer: Any = self
         trainer._tr_loss += sums["loss"]
-        trainer._total_loss_scalar = sums["total_loss"]
+        trainer._total_loss_scalar = sums["logged_loss"]
         trainer._globalstep_last_logged = sums["logged_step"]
 
-    def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        """Let the mean loss of the summary be that of all steps: Trainer divides by those since the last interruption."""
-        trainer: Any = self
-        if "train_loss" in logs:
-            logs["train_loss"] = trainer._total_loss_scalar / max(trainer.state.global_step, 1)
-        super().log(logs, *args, **kwargs)  # type: ignore[misc]
+    def shared_sums(self, sums: list[dict[str, Any]]) -> dict[str, Any]:
+        """What each process goes on from after those of another number of processes, whose `log_sums` these are.
+
+        The log has the mean of what the processes sum here; what else they sum is the same on all.
+        """
+        return {**sums[0], "loss": sum(one["loss"] for one in sums) / len(sums)}
+
+    def _sums_of(self, checkpoint: Path) -> dict[str, Any] | None:
+        """What this process goes on from; None where nothing was kept."""
+        args: Any = self.args  # type: ignore[attr-defined]
+        own = checkpoint / self._sums_file()
+        if read_spread(checkpoint).processes == args.world_size:
+            return json.loads(own.read_text(encoding="utf-8")) if own.is_file() else None
+        sums = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(checkpoint.glob("log_sums_*.json"))]
+        return self.shared_sums(sums) if sums else None
 
     def _sums_file(self) -> str:
         args: Any = self.args  # type: ignore[attr-defined]

@@ -1,6 +1,7 @@
 """`recipes/preference.py`: ids are the processor's own, preferences are learned, rewards judge, bad rows are refused."""
 
 import json
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -27,7 +28,9 @@ from alm.scoring.sound.base import Found
 from alm.scoring.speech.recognition import Recogniser
 from alm.scoring.speech.words import WordErrors
 from alm.training.run import file_digest
+from alm.vocabulary import ContractError
 
+launch = runpy.run_path(str(Path(__file__).with_name("several_runs.py")))["launch"]
 SCRIPT = Path(__file__).parents[2] / "recipes" / "preference.py"
 FAST = ["--logging_steps", "1", "--gradient_checkpointing", "false", "--disable_tqdm", "true", "--warmup_steps", "0"]
 FAST += ["--use_cpu", "true"]
@@ -308,22 +311,20 @@ def test_other_rewards_cannot_go_on(main: Any, workshop: Any, undecided: Path, t
     data = json.loads((output / "manifest.json").read_text())["data"]
     (output / "manifest.json").unlink()
     (output / "sequences").mkdir()
-    for other in (["--rewards", "choice", "validity"], ["--grammar", "false"], ["--reward_weights", "2"]):
+    asked = ["--num_generations", "4"]
+    for other in (["--rewards", "choice", "validity"], ["--grammar", "false"], ["--reward_weights", "2"], asked):
         (output / "sequences" / "data.json").write_text(json.dumps(data))
         with pytest.raises(DataError, match="data differ"):
             main(grpo(workshop, undecided, tmp_path, *more, *other))
 
 
+def timeless(record: dict[str, Any]) -> dict[str, Any]:
+    """Of a record of the log what does not depend on how long something took."""
+    return {key: value for key, value in record.items() if not re.search("time|second", key)}
+
+
 RESUMED = ["dpo", "dpo --lora_rank 4", "grpo", "grpo --lora_rank 4 --beta 0.05", "grpo --beta 0.05"]
 RESUMED += ["grpo --gradient_accumulation_steps 2"]
-
-
-def untimed(metrics: dict[str, float]) -> dict[str, float]:
-    return {
-        name: value
-        for name, value in metrics.items()
-        if "runtime" not in name and "second" not in name and "time" not in name
-    }
 
 
 @pytest.mark.parametrize("kept", [5, 10])
@@ -332,7 +333,7 @@ def test_it_goes_on_to_the_same_weights(
     main: Any, workshop: Any, undecided: Path, tmp_path: Path, method: str, kept: int
 ) -> None:
     name, *more = method.split()
-    more += ["--max_steps", "10", "--save_steps", "5", "--learning_rate", "5e-3"]
+    more += ["--max_steps", "10", "--save_steps", "5", "--learning_rate", "5e-3", "--logging_steps", "3"]
     rewarded = ["--rewards", "choice", *more]
     command = dpo(workshop, tmp_path, *more) if name == "dpo" else grpo(workshop, undecided, tmp_path, *rewarded)
     main(command)
@@ -352,7 +353,30 @@ def test_it_goes_on_to_the_same_weights(
     one, other = (load_file(folder / "model.safetensors") for folder in (output, whole))
     assert all(torch.equal(one[name], other[name]) for name in other)
     again = json.loads((output / "manifest.json").read_text())["held_out"]
-    assert again["before"] == measured["before"] and untimed(again["after"]) == untimed(measured["after"])
+    assert again["before"] == measured["before"] and timeless(again["after"]) == timeless(measured["after"])
+    # the mean loss at its end too, and what is held out once
+    assert [timeless(line) for line in log(output)] == [timeless(line) for line in log(whole)]
+
+
+def test_two_processes_train_one_model(workshop: Any, undecided: Path, tmp_path: Path) -> None:
+    """A run that goes on has the first process's weights on both: it comes to the same only where both had them all along."""
+    more = ["--rewards", "choice", "--max_steps", "4", "--save_steps", "2", "--learning_rate", "5e-3"]
+    more += ["--per_device_train_batch_size", "8"]
+    runs = [
+        {"argv": [*grpo(workshop, undecided, tmp_path, *more), "--output_dir", output], "output": output, "from": first}
+        for output, first in (
+            (f"{tmp_path}/whole", None),
+            (f"{tmp_path}/middle", f"{tmp_path}/whole/checkpoint-2"),
+            (f"{tmp_path}/end", f"{tmp_path}/whole/checkpoint-4"),
+        )
+    ]
+    printed = launch(SCRIPT.parent / "configs" / "accelerate" / "eight_gpus.yaml", SCRIPT, runs, tmp_path)
+    assert "float32 on 2 × CPU" in printed
+    whole = load_file(tmp_path / "whole" / "model.safetensors")
+    for name in ("middle", "end"):
+        other = load_file(tmp_path / name / "model.safetensors")
+        assert all(torch.equal(other[key], whole[key]) for key in whole)
+        assert [timeless(line) for line in log(tmp_path / name)] == [timeless(line) for line in log(tmp_path / "whole")]
 
 
 def test_audio_is_made_under_the_grammar(main: Any, workshop: Any, tmp_path: Path) -> None:
@@ -454,10 +478,29 @@ def test_command_line_refusals(main: Any, workshop: Any, undecided: Path, tmp_pa
         (["--rewards", "choice"], "go with --method grpo"),
         (["--num_generations", "2"], "unknown"),
         (["--lora_alpha", "2"], "need a --lora_rank"),
+        (["--effective_batch", "0"], "must be more than 0"),
+        (["--gpu_memory", "0"], "must be more than 0"),
+        (["--tokens_per_second", "-1"], "must be more than 0"),
+        (["--min_seconds", "5", "--max_seconds", "1"], "leave no length"),
     ]:
         with pytest.raises(SystemExit):
             main(dpo(workshop, tmp_path, *more))
         assert message in capsys.readouterr().err
+    for more, message in [
+        (["--per_device_eval_batch_size", "3"], "3 × 1 processes is no multiple of the 8 turns"),
+        (["--reward_weights", "1", "2"], "--reward_weights are 2 and --rewards 1"),
+    ]:
+        with pytest.raises(ConfigFileError, match=message):
+            main(grpo(workshop, undecided, tmp_path, "--rewards", "choice", *more))
+    alone = dpo(workshop, tmp_path, "--eval_strategy", "steps", "--eval_steps", "1")
+    del alone[alone.index("--held_out") : alone.index("--held_out") + 2]
+    with pytest.raises(ConfigFileError, match="--eval_strategy steps needs --held_out"):
+        main(alone)
+    (tmp_path / "bare").mkdir()
+    shutil.copy(workshop.model / "config.json", tmp_path / "bare")
+    planned = dpo(workshop, tmp_path, "--dry_run", "--machine", str(SCRIPT.parent / "configs/accelerate/zero2.yaml"))
+    with pytest.raises(ContractError, match="holds no processor"):
+        main([*planned, "--model", str(tmp_path / "bare")])
     with pytest.raises(DataError, match="has 8 questions, and 16 are asked at once"):
         main(grpo(workshop, undecided, tmp_path, "--rewards", "choice", "--gradient_accumulation_steps", "8"))
 

@@ -59,3 +59,12 @@ def test_no_manifest_is_said_and_another_run_s_is_refused(tmp_path: Path) -> Non
     require_same(manifest, "vocabulary", "ab", tmp_path)
     with pytest.raises(DataError, match="its vocabulary is ab, the folder's cd"):
         require_same(manifest, "vocabulary", "cd", tmp_path)
+
+
+@pytest.mark.parametrize(("revision", "told"), [(None, "base"), ("ab12", "team/base")])
+def test_the_base_is_named_by_its_hub_id_or_its_folders_last_part(revision: str | None, told: str) -> None:
+    base = {"name": "team/base", "revision": revision, "weights": {"model.safetensors": "00ff"}}
+    cleaned = public({"base_model": base})
+    assert cleaned["base_model"] == {**base, "name": told}
+    at = " at ab12" if revision else ""
+    assert f"- began from: `{told}`{at} (`model.safetensors` 00ff)" in describe(cleaned)

@@ -17,6 +17,7 @@ from alm.data.example import DataError
 from alm.data.packing import pack
 from alm.training.lora import require_same_tuning, with_lora
 from alm.training.sft import SequenceConfig, SequenceTrainer, _by_position, build_trainer, save_final
+from alm.training.spread import SPREAD, Spread
 from alm.vocabulary import ContractError
 
 LENGTHS = (9, 14, 5, 20, 11, 7)
@@ -286,3 +287,25 @@ def test_rows_travel_to_workers_that_are_not_forked(tmp_path: Path) -> None:
     rows = _by_position(Packed(documents()))
     again = pickle.loads(pickle.dumps(rows))
     assert [again[n] for n in range(len(again))] == [rows[n] for n in range(len(rows))]
+
+
+def test_another_number_of_processes_goes_on_with_what_all_had_summed(
+    language_model: LoadedCheckpoint, tmp_path: Path
+) -> None:
+    """Three processes wrote it, one goes on: the loss is their mean, as the log's is, and labelled tokens are added up."""
+    trainer = trainer_of(language_model, tmp_path)
+    written = {"logged_loss": 7.0, "logged_step": 4, "tokens": 90, "metrics": {"entropy": [1.5]}}
+    for process, loss in enumerate((1.0, 2.0, 6.0)):
+        sums = {**written, "loss": loss, "counts": [process, 10.0]}
+        (tmp_path / f"log_sums_{process}.json").write_text(json.dumps(sums))
+    (tmp_path / SPREAD).write_text(json.dumps(Spread(3, 3, "none")._asdict()))
+    assert trainer._sums_of(tmp_path) == {**written, "loss": 3.0, "counts": [3.0, 30.0]}
+    trainer._tr_loss, trainer._total_loss_scalar = torch.tensor(0.0), 0.0
+    trainer.take_log_sums(trainer._sums_of(tmp_path))
+    trainer.state.global_step = 5
+    trainer._total_loss_scalar += float(trainer._tr_loss)
+    logs = {"train_loss": 3.0}  # Trainer's: as if one step had been all
+    trainer.log(logs)
+    assert logs["train_loss"] == 2.0
+    (tmp_path / SPREAD).write_text(json.dumps(Spread(1, 1, "none")._asdict()))
+    assert trainer._sums_of(tmp_path)["loss"] == 1.0  # its own
