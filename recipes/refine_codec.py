@@ -17,6 +17,7 @@ from alm.arguments import parse_with_trainer_arguments, run_main
 from alm.training.arguments import CODEC_DEFAULTS, MachineArguments, codec_trainer_arguments
 
 if TYPE_CHECKING:
+    from alm.data.tokens import TokenStore
     from codec import EntangleCodecConfig
     from codec.coded_crops import CodedMelCrops
     from codec.discriminator import MelDiscriminatorConfig
@@ -170,7 +171,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():
-        save(trainer, codec, args)
+        save(trainer, codec, store, args)
 
 
 def identity(codec: Any, critic: Any, witness: Any) -> dict[str, str | None]:
@@ -242,7 +243,7 @@ def make_trainer(
     return trainer
 
 
-def save(trainer: "RefinementTrainer", codec: Any, args: RefineArguments) -> None:
+def save(trainer: "RefinementTrainer", codec: Any, store: "TokenStore", args: RefineArguments) -> None:
     """The refined codec, the discriminator if it trained along and the manifest."""
     from alm.training.codec_run import finish
     from codec import EntangleCodec
@@ -255,7 +256,8 @@ def save(trainer: "RefinementTrainer", codec: Any, args: RefineArguments) -> Non
     refined.save_pretrained(output)
     if args.discriminator_trainable:
         trainer.critics.discriminator.save_pretrained(output / "discriminator")
-    finish(trainer, Path(__file__).name, args, {"fingerprint": refined.fingerprint, "vq_loss": trainer.stage.vq_loss})
+    parts = {"fingerprint": refined.fingerprint, "token_store": store.contract, "vq_loss": trainer.stage.vq_loss}
+    finish(trainer, Path(__file__).name, args, parts)
     print(f"refined codec saved to {output} (fingerprint {refined.fingerprint}, that of stage 1)")
 
 

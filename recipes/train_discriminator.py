@@ -17,6 +17,7 @@ from alm.training.arguments import CODEC_DEFAULTS, MachineArguments, codec_train
 
 if TYPE_CHECKING:
     from alm.data.coded_clips import CodedClips
+    from alm.data.tokens import TokenStore
     from codec import EntangleCodecConfig
     from codec.discriminator import MelDiscriminator, MelDiscriminatorConfig
 
@@ -127,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():
-        save(trainer, codec.fingerprint, args)
+        save(trainer, codec.fingerprint, store, args)
 
 
 def make_trainer(
@@ -166,13 +167,13 @@ def make_trainer(
     )
 
 
-def save(trainer: Any, fingerprint: str, args: DiscriminatorArguments) -> None:
+def save(trainer: Any, fingerprint: str, store: "TokenStore", args: DiscriminatorArguments) -> None:
     """The discriminator and the manifest."""
     from alm.training.codec_run import finish
 
     output = Path(args.output_dir)
     trainer.model.discriminator.save_pretrained(output)
-    finish(trainer, Path(__file__).name, args, {"codec_fingerprint": fingerprint})
+    finish(trainer, Path(__file__).name, args, {"codec_fingerprint": fingerprint, "token_store": store.contract})
     print(f"discriminator saved to {output}")
 
 

@@ -124,6 +124,7 @@ def test_stage_two_changes_the_decoder_and_nothing_else(shop: Path, refined: Pat
     assert made.shape == (21 * 480,) and not np.array_equal(made, stage1.decode(codes)[0])
     manifest = json.loads((refined / "manifest.json").read_text())
     assert manifest["fingerprint"] == stage1.fingerprint and manifest["vq_loss"] > 0
+    assert manifest["token_store"]["codec_fingerprint"] == stage1.fingerprint
 
 
 def test_the_log_holds_the_parts_of_eq_13_and_the_guards(refined: Path) -> None:
