@@ -231,7 +231,7 @@ class PreferenceRun:
 
         finished = run.is_complete(checkpoint, self.training.max_steps)
         text = self.args.add_text_loss(trainer, trainer.processor, self.output / run.SEQUENCES, checkpoint is not None)
-        measured = HeldOutRows(trainer, self.output / run.SEQUENCES, checkpoint is not None)
+        measured = HeldOutRows(trainer, self.output / run.SEQUENCES / "held_out.json", checkpoint is not None)
         if held_out is not None:
             trainer.add_callback(measured)
         if checkpoint is not None and finished:

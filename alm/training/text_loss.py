@@ -5,7 +5,6 @@ that has just been grown gives its new rows some probability, which the first in
 loss of the model before it was grown, so that its rise is what was forgotten.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from alm.data.example import DataError
-from alm.data.tokens_files import write_atomic
 from alm.encoding import IGNORED
 from alm.processing import AudioLanguageProcessor
+from alm.training.before_after import BeforeAndAfter
 from alm.training.held_out_text import HeldOutText, Row
 
 RECORD = "text_loss.json"
@@ -63,53 +62,29 @@ def _summed(model: torch.nn.Module, row: Row, text_rows: int, device: torch.devi
     return np.array([np.sum(loss.cpu().numpy(), dtype=np.float64) for loss in losses])
 
 
-class TextLoss(TrainerCallback):
-    """Measures a trainer's model when training begins and, before it is saved, after its last step; logs both and keeps them.
-
-    `found` goes into the manifest: `source`, `tokens`, `digest`, and `before` and `after` as `text_loss` gives them. It is kept in
-    `folder` too, so that a run that goes on has what was measured when it began; None where nothing was.
-    """
+class TextLoss(BeforeAndAfter):
+    """The loss of held-out text, logged too. `found` has its `source`, `tokens` and `digest` beside what `text_loss` gives."""
 
     def __init__(
         self, trainer: Trainer, text: HeldOutText, processor: AudioLanguageProcessor, folder: Path, going_on: bool
     ) -> None:
         """Raises `DataError` where the run that goes on began with other text."""
-        self.trainer, self.text, self.text_rows, self.path = (
-            trainer,
-            text,
-            processor.vocabulary.start_id,
-            folder / RECORD,
-        )
-        self.found: dict[str, Any] = {"source": text.source, "tokens": text.tokens, "digest": text.digest}
-        self.found |= {"before": None, "after": None}
-        if going_on and self.path.is_file():
-            known = json.loads(self.path.read_text(encoding="utf-8"))
-            if known["digest"] != text.digest:
-                raise DataError(
-                    f"--text_loss {text.source} holds other text (digest {text.digest}) than {known['source']} (digest {known['digest']}), "
-                    "which this run began with: its loss before and after could not be compared. Restore it, or leave --text_loss out"
-                )
-            self.found = known
+        super().__init__(trainer, folder / RECORD, going_on)
+        self.text, self.text_rows = text, processor.vocabulary.start_id
+        known = self.found
+        if known.get("digest", text.digest) != text.digest:
+            raise DataError(
+                f"--text_loss {text.source} holds other text (digest {text.digest}) than {known['source']} (digest {known['digest']}), "
+                "which this run began with: its loss before and after could not be compared. Restore it, or leave --text_loss out"
+            )
+        self.found = {"source": text.source, "tokens": text.tokens, "digest": text.digest, **known}
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Measure the first weights; nothing where a run goes on."""
-        if state.global_step == 0:
-            self._measure("before", control)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Measure the last weights."""
-        if state.global_step == state.max_steps:
-            self._measure("after", control)
-
-    def _measure(self, when: str, control: TrainerControl) -> None:
+    def measured(self) -> dict[str, float]:
+        """`text_loss` of the model."""
         found = text_loss(self.trainer.model_wrapped, self.text, self.text_rows, self.trainer.accelerator)
-        self.found[when] = found
-        if self.trainer.is_world_process_zero():
-            write_atomic(self.path, (json.dumps(self.found) + "\n").encode())
-        due = control.should_log
         # not the trainer's own: it would give out, and begin anew, the averages of the steps
         Trainer.log(self.trainer, {f"text_{name}": value for name, value in found.items()})
-        control.should_log = due
+        return found
 
     def __str__(self) -> str:
         """One line for the end of a run."""
