@@ -244,9 +244,11 @@ class LanguageModelRun:
         text = self.args.add_text_loss(trainer, loaded.processor, self.output / run.SEQUENCES, checkpoint is not None)
         if self.args.samples:
             trainer.add_callback(self._samples(loaded, trainer))
+        metrics: dict[str, Any] = {}
         if finished:
             run.mend_log(self.output, finished, self.ranks)
-        metrics = {} if finished else trainer.train(resume_from_checkpoint=checkpoint).metrics
+        else:
+            metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
         save_final(trainer)
         if not self.ranks.is_main_process:
             return
